@@ -1,0 +1,1 @@
+"""Lower bounds: what can be guaranteed."""

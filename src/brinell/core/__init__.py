@@ -1,0 +1,1 @@
+"""The nouns: small, strictly typed, no item lives here."""

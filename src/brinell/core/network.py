@@ -1,0 +1,150 @@
+"""Networks: a plain `nn.Module` with the recipe that rebuilds it and a digest that names it."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from brinell.core.component import Component
+from brinell.core.errors import NetworkError
+
+
+class Architecture(Component):
+    """A component that builds an untrained network: `resnet20(shortcut=A)`. Channels and classes come from the data."""
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """A freshly initialised module for inputs of `shape` and `classes` outputs; uses torch's random state."""
+        raise TypeError(f"{type(self).__name__} does not say how it is built")
+
+
+class Network:
+    """A module, the text that rebuilds its structure, and notes on how it came to be.
+
+    Arguments:
+        module: any `nn.Module` that maps (n, *shape) inputs to (n, K) logits.
+        recipe: a spec, `file.py:function`, `package.module:function`, or the class name of a live module.
+        notes: what a report must say (random weights, removed prefixes).
+        source: source text of a user's factory, part of the digest.
+    """
+
+    def __init__(self, module: nn.Module, recipe: str = "", notes: tuple[str, ...] = (), source: str = "") -> None:
+        if not isinstance(module, nn.Module):
+            raise NetworkError(f"a network must be a torch.nn.Module; got {type(module).__name__}")
+        self.module, self.notes, self.source = module, notes, source
+        self.recipe = recipe or f"{type(module).__module__}.{type(module).__qualname__}"
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return logits_of(self.module(x), x, self.recipe)
+
+    @property
+    def digest(self) -> str:
+        """Names the function computed: recipe, source of a user's factory, and every parameter and buffer."""
+        state = hashlib.blake2b(f"{self.recipe}\0{self.source}\0".encode(), digest_size=16)
+        if not self.source:
+            state.update(_source_of(type(self.module)).encode())
+        for name, value in self.module.state_dict().items():
+            if isinstance(value, Tensor):
+                plain = value.detach().cpu().contiguous()
+                state.update(f"{name}\0{plain.dtype}\0{tuple(plain.shape)}\0".encode())
+                state.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
+        return state.hexdigest()
+
+    def frozen_copy(self, device: torch.device | str = "cpu") -> Network:
+        """A copy for measuring: evaluation mode, no parameter gradients, channels-last where it has 4-D weights."""
+        try:
+            module = copy.deepcopy(self.module)
+        except Exception as error:  # modules may hold anything: locks, generators, graphs
+            raise NetworkError(f"{self.recipe} cannot be copied ({error}); pass a module that copy.deepcopy accepts") from error
+        module = module.to(device).eval().requires_grad_(False)
+        if any(p.ndim == 4 for p in module.parameters()):
+            module = module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        return Network(module, self.recipe, self.notes, self.source)
+
+
+def _source_of(cls: type) -> str:
+    try:
+        return inspect.getsource(cls)
+    except (OSError, TypeError):
+        return ""
+
+
+def logits_of(output: Any, x: Tensor, recipe: str = "the network") -> Tensor:
+    """The (n, K) logits in whatever a network returns: a tensor, `.logits`, `["logits"]`, or a tuple that starts with them.
+
+    Raises:
+        NetworkError: there are none, or their shape is not (n, K) with K >= 2.
+    """
+    found = output
+    if not isinstance(found, Tensor):
+        if isinstance(output, Mapping) and "logits" in output:
+            found = output["logits"]
+        elif hasattr(output, "logits"):
+            found = getattr(output, "logits")  # noqa: B009 - the type is any object with that attribute
+        elif isinstance(output, tuple | list) and output:
+            found = output[0]
+    if not isinstance(found, Tensor):
+        raise NetworkError(f"{recipe} returned {type(output).__name__}; expected (n, K) logits or an object with .logits")
+    if found.ndim != 2 or found.shape[0] != len(x) or found.shape[1] < 2:
+        raise NetworkError(f"{recipe} returned shape {tuple(found.shape)} for {len(x)} inputs; expected ({len(x)}, K) with K >= 2 classes")
+    return found
+
+
+def module_of(net: Any) -> nn.Module | None:
+    """The `nn.Module` behind a network, a counted network, or a plain module."""
+    while net is not None and not isinstance(net, nn.Module):
+        net = getattr(net, "module", None)
+    return net
+
+
+class Counted:
+    """A network that counts the samples it has been passed forwards and backwards."""
+
+    def __init__(self, net: Callable[[Tensor], Tensor]) -> None:
+        self.net, self.module = net, module_of(net)
+        self.forwards = self.backwards = 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.forwards += len(x)
+        out = logits_of(self.net(x), x)
+        if out.requires_grad:
+            n = len(x)
+
+            def count(_: Tensor) -> None:
+                self.backwards += n
+
+            out.register_hook(count)
+        return out
+
+    def reset(self) -> tuple[int, int]:
+        """The counts so far, which start again from zero."""
+        counts, self.forwards, self.backwards = (self.forwards, self.backwards), 0, 0
+        return counts
+
+
+@contextmanager
+def frozen(net: Any) -> Iterator[None]:
+    """Evaluation mode and no parameter gradients while inside; every module and parameter is put back as it was."""
+    module = module_of(net)
+    if module is None:
+        yield
+        return
+    training = [part for part in module.modules() if part.training]
+    learning = [p for p in module.parameters() if p.requires_grad]
+    for part in training:
+        part.training = False
+    for p in learning:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+        for p in learning:
+            p.requires_grad_(True)

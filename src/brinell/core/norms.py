@@ -1,0 +1,150 @@
+"""All geometry of the p-norms, p in {0, 1, 2, inf}: lengths, dual directions, projections, uniform draws.
+
+Every function takes per-sample differences `v` of shape (n, *d) and treats each sample as one flat vector. Nothing outside this
+file computes a norm, a projection or a steepest direction.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from brinell.core.draws import Draws
+
+
+def length(v: Tensor, p: float) -> Tensor:
+    """The p-norm of each sample, (n,): sum of |v|^p to the 1/p; the count of non-zeros for p = 0, the maximum for p = inf.
+
+    Example:
+        >>> length(torch.tensor([[3.0, -4.0]]), 2).item(), length(torch.tensor([[3.0, -4.0]]), 0).item()
+        (5.0, 2.0)
+    """
+    flat = v.flatten(1)
+    if flat.shape[1] == 0:
+        return flat.new_zeros(len(flat))
+    if p == math.inf:
+        return flat.abs().amax(1)
+    if p == 0:
+        return (flat != 0).sum(1).to(v.dtype)
+    return torch.linalg.vector_norm(flat, ord=p, dim=1)
+
+
+def dual(p: float) -> float:
+    """The exponent q with 1/p + 1/q = 1: the norm in which a gradient is measured under an L_p budget."""
+    return {1: math.inf, 2: 2.0, math.inf: 1.0}[p]
+
+
+def scaled(v: Tensor, factor: Tensor) -> Tensor:
+    """Each sample times its own number: (n, *d) by (n,)."""
+    return v * factor.reshape(-1, *(1,) * (v.ndim - 1))
+
+
+def steepest(g: Tensor, p: float, free: Tensor | None = None) -> Tensor:
+    """The direction u, |u|_p = 1, that maximises <g, u>; then <g, u> is the dual norm of g. Zero where g is zero.
+
+    p = inf: sign(g). p = 2: g / |g|_2. p = 1: the sign of the largest entry there, nothing elsewhere.
+
+    Arguments:
+        g: (n, *d). free: (n, *d) bool, entries that may move at all (None: all); the others get 0.
+    """
+    if free is not None:
+        g = g * free
+    if p == math.inf:
+        return g.sign()
+    flat = g.flatten(1)
+    size = flat.abs().amax(1, keepdim=True)
+    flat = torch.where(size > 0, flat / size.clamp(min=torch.finfo(g.dtype).tiny), 0.0)  # no underflow of tiny gradients
+    if p == 2:
+        norm = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
+        return torch.where(norm > 0, flat / norm.clamp(min=1e-30), 0.0).reshape(g.shape)
+    best = flat.abs().argmax(1, keepdim=True)
+    return torch.zeros_like(flat).scatter_(1, best, flat.gather(1, best).sign()).reshape(g.shape)
+
+
+def project(v: Tensor, eps: float, p: float, low: Tensor | float = -math.inf, high: Tensor | float = math.inf) -> Tensor:
+    """The point nearest to `v` (in L2) with |point|_p <= eps and low <= point <= high, where low <= 0 <= high.
+
+    p = inf clamps. p = 2: clamp(t v, low, high) with the largest t <= 1 that is short enough. p = 1:
+    clamp(sign(v) max(|v| - s, 0), low, high) with the smallest such s >= 0. Both are the exact projection onto the
+    intersection (its optimality conditions, as the box contains 0); t and s are found exactly from the break points.
+
+    Arguments:
+        v: (n, *d). low, high: numbers or tensors that broadcast to v.
+
+    References: Duchi et al. (2008), "Efficient Projections onto the l1-Ball for Learning in High Dimensions", ICML (no box);
+        the box is handled here by the same search over break points.
+    """
+    inside = torch.clamp(v, min=low, max=high) if isinstance(low, float) and isinstance(high, float) else v.maximum(
+        torch.as_tensor(low, dtype=v.dtype, device=v.device)).minimum(torch.as_tensor(high, dtype=v.dtype, device=v.device))  # fmt: skip
+    if p == math.inf or v[0:1].numel() == 0:
+        return inside.clamp(-eps, eps)
+    over = length(inside, p) > eps
+    if not bool(over.any()):
+        return inside
+    out = inside.clone()
+    part = v[over].flatten(1)
+    room = torch.where(part >= 0, _rows(high, v, over), -_rows(low, v, over))
+    shrunk = _shrink_l2(part, room, eps) if p == 2 else _shrink_l1(part, room, eps)
+    out[over] = shrunk.reshape(-1, *v.shape[1:]).to(v.dtype)
+    return out
+
+
+def _rows(bound: Tensor | float, v: Tensor, rows: Tensor) -> Tensor:
+    full = bound if isinstance(bound, Tensor) else torch.full((), bound, dtype=v.dtype, device=v.device)
+    return full.expand(v.shape)[rows].flatten(1)
+
+
+def _shrink_l2(v: Tensor, room: Tensor, eps: float) -> Tensor:
+    """clamp(t v) with sum min(t |v|, room)^2 = eps^2. Entry i stops growing at t = room_i / |v_i|; each round solves for t with
+    the entries known to have stopped, which only lets t grow, so the stopped set grows until it is right (exact, few rounds)."""
+    square, wall = v.double().square(), room.double().square()
+    t2 = eps * eps / square.sum(1, keepdim=True).clamp(min=1e-300)
+    while True:
+        stopped = t2 * square >= wall
+        left = eps * eps - torch.where(stopped, wall, 0.0).sum(1, keepdim=True)
+        moving = torch.where(stopped, 0.0, square).sum(1, keepdim=True)
+        new = torch.where(moving > 0, left.clamp(min=0) / moving.clamp(min=1e-300), t2).maximum(t2)
+        if bool((new <= t2 * (1 + 1e-15)).all()):
+            return (v.sign() * torch.minimum(new * square, wall).sqrt()).to(v.dtype)
+        t2 = new
+
+
+def _shrink_l1(v: Tensor, room: Tensor, eps: float) -> Tensor:
+    """sign(v) clamp(|v| - s, 0, room) with sum = eps: falling in s, linear between the break points |v_i| and |v_i| - room_i."""
+    size = v.abs().double()
+    wall = room.double().clamp(max=1e150)
+    start = (size - wall).clamp(min=0)  # below s = start_i entry i sits at its wall
+    points, _ = torch.sort(torch.cat((size, start), 1), dim=1)
+    low, high = torch.zeros(len(v), dtype=torch.int64, device=v.device), torch.full((len(v),), points.shape[1] - 1, device=v.device)
+    for _ in range(points.shape[1].bit_length()):  # bisection over break points: total(s) >= eps keeps the left end
+        middle = (low + high + 1) // 2
+        s = points.gather(1, middle[:, None])
+        big = (size - s).clamp(min=0).minimum(wall).sum(1) >= eps
+        low, high = torch.where(big, middle, low), torch.where(big, high, (middle - 1).maximum(low))
+    s = points.gather(1, low[:, None])
+    s = torch.where((size - s).clamp(min=0).minimum(wall).sum(1, keepdim=True) >= eps, s, 0.0)
+    left = (size - s).clamp(min=0).minimum(wall)
+    active = (size > s) & (start <= s)  # those that shrink as s grows on the found segment
+    s = s + (left.sum(1, keepdim=True) - eps) / active.sum(1, keepdim=True).clamp(min=1)
+    return (v.sign() * (size - s).clamp(min=0).minimum(wall)).to(v.dtype)
+
+
+def uniform_in_ball(shape: torch.Size, p: float, draws: Draws, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Uniformly distributed points of the unit L_p ball, (n, *d).
+
+    p = 2: a normal vector on the sphere times U^(1/D). p = 1: exponentials with random signs over their sum, times U^(1/D).
+    """
+    inner, count = shape[1:], math.prod(shape[1:])
+    if p == math.inf:
+        return draws.uniform(*inner, low=-1.0, high=1.0, dtype=dtype)
+    radius = draws.uniform(1, dtype=torch.float64) ** (1.0 / max(count, 1))
+    v = draws.normal(count, dtype=dtype) if p == 2 else draws.uniform(count, dtype=dtype).log_() * draws.signs(count, dtype=dtype)
+    return (v * (radius.squeeze(1) / length(v.double(), p)).to(dtype)[:, None]).reshape(shape)
+
+
+def slack(p: float, count: int, scale: float, dtype: torch.dtype = torch.float32) -> float:
+    """How far rounding alone may push the measured length of z - x past eps: 2 ulp of `scale` per entry, added up in L_p."""
+    ulp = 2 * torch.finfo(dtype).eps * max(scale, 1e-30)
+    return ulp * {math.inf: 1.0, 2: math.sqrt(count), 1: float(count)}[p]

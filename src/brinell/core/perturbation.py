@@ -1,0 +1,103 @@
+"""Perturbations: ways to pick a point around each sample. A corruption ignores the network, an attack looks at it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from brinell.core.component import Component
+from brinell.core.draws import Draws
+from brinell.core.errors import DataError
+from brinell.core.goal import Goal, Misclassify
+from brinell.core.network import frozen
+from brinell.core.threat import Threat
+
+DONE, GAVE_UP = 0, 1
+"""Per-sample status of an attempt: a point was proposed; no point could be proposed (the clean input stands in for it)."""
+
+
+@dataclass
+class Attempt:
+    """What a perturbation proposes. The lab checks every point again before it counts.
+
+    Arguments:
+        z: (n, *d) the points. status: (n,) DONE or GAVE_UP, None for all done. note: why some gave up.
+    """
+
+    z: Tensor
+    status: Tensor | None = None
+    note: str = ""
+
+
+class Perturbation(Component):
+    """Picks one point z of the threat for each sample x; asked as `perturbation(net, x, y, draws=draws)`.
+
+    A subclass writes `__call__(self, net, x, y, *, draws)` and returns z or an `Attempt`. Around every such method the base
+    class keeps four promises, so that no item has to: inputs are checked; the caller's draws do not move on (the same draws
+    give the same result); x is not touched and the result shares no memory with it; an attack runs on the network in
+    evaluation mode without parameter gradients, which is undone afterwards.
+
+    Raises:
+        DataError: x is not a floating-point batch, or y and draws have another number of rows.
+    """
+
+    threat: Threat | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__call__" in cls.__dict__:
+            cls.__call__ = _kept(cls.__dict__["__call__"])
+
+    def __call__(self, net: Any, x: Tensor, y: Tensor, *, draws: Draws) -> Tensor | Attempt:
+        raise TypeError(f"{type(self).__name__} does not say how it perturbs")
+
+
+class Corruption(Perturbation):
+    """A perturbation by nature or chance: it never looks at the network."""
+
+
+class Attack(Perturbation):
+    """A perturbation that looks at the network to reach a goal."""
+
+    goal: Goal = Field(default_factory=Misclassify)
+
+
+Call = Callable[..., "Tensor | Attempt"]
+
+
+def _kept(call: Call) -> Call:
+    @functools.wraps(call)
+    def kept(self: Perturbation, net: Any, x: Tensor, y: Tensor, *, draws: Draws) -> Tensor | Attempt:
+        if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2:
+            what = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            raise DataError(f"{self.name} needs floating-point inputs of shape (n, *d); got {what}")
+        if not isinstance(y, Tensor) or y.shape != (len(x),) or y.is_floating_point() or len(draws) != len(x):
+            shape = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+            raise DataError(f"{self.name}: {len(x)} inputs need as many integer labels and rows of draws; got {shape} and {len(draws)}")
+        if len(x) == 0:
+            return x.clone()
+        draws = draws.fork().to(x.device)
+        if isinstance(self, Attack):
+            with frozen(net):
+                made = call(self, net, x.detach(), y, draws=draws)
+        else:
+            with torch.no_grad():
+                made = call(self, net, x, y, draws=draws)
+        z = made.z if isinstance(made, Attempt) else made
+        z = z.detach().to(x.dtype)
+        if z.untyped_storage().data_ptr() == x.untyped_storage().data_ptr():
+            z = z.clone()
+        return Attempt(z, made.status, made.note) if isinstance(made, Attempt) else z
+
+    return kept
+
+
+def points(made: Tensor | Attempt) -> Tensor:
+    """The points of what a perturbation returned."""
+    return made.z if isinstance(made, Attempt) else made

@@ -1,0 +1,81 @@
+"""Probes: what reads numbers off a network at perturbed inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from brinell.core.component import Component
+from brinell.core.draws import Draws
+from brinell.core.measurement import Reading
+from brinell.core.tally import Tally
+from brinell.core.threat import Threat
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a probe wants to see; the needs of all probes are merged and met by one recorded forward pass.
+
+    Arguments:
+        layers: names of recorded tensors; () for every post-ReLU tensor, None for none at all.
+        pooled: activations averaged over positions, (n, u), instead of whole, (n, u, *positions).
+        kinds: the non-linearities whose outputs are recorded.
+        graph: activations keep their graph, so that gradients with respect to z can be taken.
+        clean: the same fields of the unperturbed twin. net: the network itself, for passes of the probe's own.
+    """
+
+    layers: tuple[str, ...] | None = None
+    pooled: bool = True
+    kinds: tuple[str, ...] = ("relu",)
+    graph: bool = False
+    clean: bool = False
+    net: bool = False
+
+
+@dataclass(frozen=True)
+class View:
+    """One shard as a probe sees it; fields that were not asked for are empty.
+
+    Arguments:
+        x, z: (n, *d) clean and perturbed inputs. y: (n,) labels. ids: (n,). logits: (n, K) at z.
+        activations: by layer name, (n, u) if pooled. clean: the same at x. net: counts its passes.
+        classes: class names. columns: per-sample columns of the data, `group` and `cluster` among them.
+    """
+
+    x: Tensor
+    z: Tensor
+    y: Tensor
+    ids: Tensor
+    logits: Tensor
+    activations: Mapping[str, Tensor] = field(default_factory=dict)
+    clean: View | None = None
+    net: Callable[[Tensor], Tensor] | None = None
+    classes: tuple[str, ...] = ()
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+class Probe(Component):
+    """Reads numbers off views: `observe` turns one shard into a tally, `read` turns the sum of all tallies into readings."""
+
+    @property
+    def needs(self) -> Needs:
+        return Needs()
+
+    def observe(self, view: View, *, draws: Draws) -> Tally:
+        raise TypeError(f"{type(self).__name__} does not say what it observes")
+
+    def read(self, tally: Tally) -> list[Reading]:
+        raise TypeError(f"{type(self).__name__} does not say how its tally is read")
+
+
+SAFE, UNSAFE, UNKNOWN = 1, -1, 0
+"""What a certifier says of one sample: correct on the whole threat; a counterexample exists; no answer."""
+
+
+class Certifier(Probe):
+    """A probe whose readings are lower bounds: the share of samples proved correct everywhere in `threat`."""
+
+    threat: Threat

@@ -1,0 +1,1 @@
+"""The lab: plans, runs, stores and resumes measurements."""

@@ -1,0 +1,1 @@
+"""Networks to build, and networks to load."""

@@ -1,0 +1,1 @@
+"""Corruptions and attacks, one published method or family per file."""

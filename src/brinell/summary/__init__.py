@@ -1,0 +1,1 @@
+"""Numbers and checks read off several measured cells."""
