@@ -50,7 +50,8 @@ class Component(BaseModel):
     """A frozen record with a registered name: the base of threats, perturbations, probes and every other item.
 
     A subclass that gives `name=` is an item; one that does not is abstract. `version` is an integer that is raised by any
-    change that moves the item's numbers; it is part of every cache key.
+    change that moves the item's numbers; it is part of every cache key. `positional` lists the fields that may be given
+    without their name, `telling` those that the spec shows even at their default, because a reader wants to see them.
 
     Raises:
         SpecError: a field is unknown, of the wrong type, or out of its range; the message names the field and the fact.
@@ -58,15 +59,16 @@ class Component(BaseModel):
     Example:
         >>> from brinell.core.threat import Ball
         >>> Ball(eps=8 / 255).spec()
-        'ball(eps=8/255)'
+        'ball(eps=8/255, norm=inf)'
         >>> parse("ball(norm=2, eps=0.5)") == Ball(norm=2, eps=0.5)
         True
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
     positional: ClassVar[tuple[str, ...]] = ()
+    telling: ClassVar[tuple[str, ...]] = ()
     _state: State | None = PrivateAttr(default=None)
 
     def __init__(self, **fields: Any) -> None:
@@ -112,7 +114,7 @@ class Component(BaseModel):
         return value
 
     def spec(self, *, full: bool = False) -> str:
-        """The text that `parse` turns back into this component; fields in alphabetical order.
+        """The text that `parse` turns back into this component: telling and non-default fields in alphabetical order.
 
         Arguments:
             full: also write the fields that have their default value (the form that is stored, so that a later change of
@@ -122,7 +124,10 @@ class Component(BaseModel):
         shown = {
             field: _format(getattr(self, field), full=full)
             for field, info in sorted(fields.items())
-            if full or info.is_required() or not _same(getattr(self, field), info.get_default(call_default_factory=True))
+            if full
+            or field in self.telling
+            or info.is_required()
+            or not _same(getattr(self, field), info.get_default(call_default_factory=True))
         }
         values = [shown.pop(field) for field in self.positional if field in shown]
         arguments = values + [f"{field}={text}" for field, text in shown.items()]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -100,7 +99,7 @@ class Maximise(Goal, name="maximise"):
     Quantities: `kl`, `reverse_kl`, `js` (divergence from the clean output), `cross_entropy`, `margin`.
     """
 
-    quantity: Literal["kl", "reverse_kl", "js", "cross_entropy", "margin"] = Field("kl")
+    quantity: Literal["kl", "reverse_kl", "js", "cross_entropy", "margin"] = "kl"
     positional = ("quantity",)
 
     def loss(self, logits: Tensor, y: Tensor, clean: Tensor, kind: Loss = "cross_entropy") -> Tensor:

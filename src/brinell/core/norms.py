@@ -41,10 +41,11 @@ def scaled(v: Tensor, factor: Tensor) -> Tensor:
     return v * factor.reshape(-1, *(1,) * (v.ndim - 1))
 
 
-def steepest(g: Tensor, p: float, free: Tensor | None = None) -> Tensor:
+def steepest(g: Tensor, p: float, free: Tensor | None = None, count: int = 1) -> Tensor:
     """The direction u, |u|_p = 1, that maximises <g, u>; then <g, u> is the dual norm of g. Zero where g is zero.
 
-    p = inf: sign(g). p = 2: g / |g|_2. p = 1: the sign of the largest entry there, nothing elsewhere.
+    p = inf: sign(g). p = 2: g / |g|_2. p = 1: the sign of the largest entry there, nothing elsewhere; with `count` > 1 spread
+    evenly over the `count` largest, which gains less per step but moves more entries (still |u|_1 = 1).
 
     Arguments:
         g: (n, *d). free: (n, *d) bool, entries that may move at all (None: all); the others get 0.
@@ -59,8 +60,10 @@ def steepest(g: Tensor, p: float, free: Tensor | None = None) -> Tensor:
     if p == 2:
         norm = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
         return torch.where(norm > 0, flat / norm.clamp(min=1e-30), 0.0).reshape(g.shape)
-    best = flat.abs().argmax(1, keepdim=True)
-    return torch.zeros_like(flat).scatter_(1, best, flat.gather(1, best).sign()).reshape(g.shape)
+    best = flat.abs().topk(min(count, flat.shape[1]), dim=1).indices
+    picked = flat.gather(1, best).sign()
+    picked = picked / picked.abs().sum(1, keepdim=True).clamp(min=1)
+    return torch.zeros_like(flat).scatter_(1, best, picked).reshape(g.shape)
 
 
 def project(v: Tensor, eps: float, p: float, low: Tensor | float = -math.inf, high: Tensor | float = math.inf) -> Tensor:

@@ -46,8 +46,9 @@ class Ball(Threat, name="ball"):
         0.2...
     """
 
+    telling = ("eps", "norm")
     norm: Annotated[float, BeforeValidator(_norm)] = math.inf
-    eps: float = Field(8 / 255, ge=0, allow_inf_nan=False)
+    eps: float = Field(default=8 / 255, ge=0, allow_inf_nan=False)
     low: float = 0.0
     high: float = 1.0
 
@@ -82,10 +83,10 @@ class Ball(Threat, name="ball"):
         inside = (z - x == moved) & (z >= self.low) & (z <= self.high)
         return torch.where(inside, z, (x + moved).clamp(self.low, self.high))
 
-    def steepest(self, g: Tensor, z: Tensor | None = None) -> Tensor:
+    def steepest(self, g: Tensor, z: Tensor | None = None, count: int = 1) -> Tensor:
         """The unit step that gains most along g; entries of z already at the wall in g's direction stay (if z is given)."""
         free = None if z is None else ~(((z >= self.high) & (g > 0)) | ((z <= self.low) & (g < 0)))
-        return norms.steepest(g, self.norm, free)
+        return norms.steepest(g, self.norm, free, count)
 
     def box(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Entry-wise bounds of T(x): max(x - eps, low) and min(x + eps, high)."""

@@ -1,0 +1,161 @@
+"""Recording: the outputs of a network's non-linearities, by name, during a forward pass.
+
+Module hooks alone see nothing where a network calls `F.relu`, `torch.relu` or `x.relu()`, which most networks do. Here a
+`TorchFunctionMode` sees every such call, and hooks on the modules say which module was running, so that the k-th
+non-linearity inside module `layer1.0` is always called `layer1.0:k`. An `nn.ReLU` is a module of its own: `layer1.0.act:0`, and
+`layer1.0.act:1` when it is used a second time. What the outermost module calls itself is named `root:k`.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from brinell.core.errors import NetworkError
+from brinell.core.network import module_of
+
+KINDS: dict[str, tuple[Callable[..., Any], ...]] = {
+    "relu": (F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_),
+    "relu6": (F.relu6,),
+    "leaky_relu": (F.leaky_relu, F.leaky_relu_),
+    "prelu": (F.prelu, torch.prelu, Tensor.prelu),
+    "elu": (F.elu, F.elu_),
+    "celu": (F.celu, torch.celu, F.celu_, torch.celu_),
+    "selu": (F.selu, torch.selu, F.selu_, torch.selu_),
+    "gelu": (F.gelu,),
+    "silu": (F.silu,),
+    "mish": (F.mish,),
+    "softplus": (F.softplus,),
+    "hardtanh": (F.hardtanh, F.hardtanh_),
+    "hardswish": (F.hardswish,),
+    "tanh": (F.tanh, torch.tanh, torch.tanh_, Tensor.tanh, Tensor.tanh_),
+    "sigmoid": (F.sigmoid, torch.sigmoid, torch.sigmoid_, Tensor.sigmoid, Tensor.sigmoid_),
+}
+"""The non-linearities that can be recorded, by name, with every way of calling them."""
+
+Keep = Callable[[Tensor], Tensor]
+
+
+def whole(activation: Tensor) -> Tensor:
+    """The activation itself, copied: a later in-place operation of the network cannot change what was recorded."""
+    return activation.clone()
+
+
+def pooled(activation: Tensor) -> Tensor:
+    """Mean over positions, (n, u): of maps (n, u, *positions), and of token sequences (n, t, u) over t."""
+    if activation.ndim == 2:
+        return activation.clone()
+    return activation.mean(1) if activation.ndim == 3 else activation.flatten(2).mean(2)
+
+
+class Recording(dict[str, Tensor]):
+    """Recorded tensors by layer name, in the order of the forward pass; a second pass replaces the first."""
+
+
+class _Watch(TorchFunctionMode):
+    def __init__(self, layers: tuple[str, ...], kinds: tuple[str, ...], keep: Keep, found: Recording) -> None:
+        super().__init__()
+        self.functions = {function for kind in kinds for function in KINDS[kind]}
+        self.layers, self.keep, self.found = layers, keep, found
+        self.stack: list[str] = []
+        self.calls: dict[str, int] = {}
+        self.names: list[str] = []
+        self.rows = -1
+
+    def begin(self, arguments: tuple[Any, ...]) -> None:
+        """A forward pass of the outermost module starts."""
+        self.stack, self.calls, self.names = [], {}, []
+        self.found.clear()
+        self.rows = next((len(a) for a in arguments if isinstance(a, Tensor) and a.ndim), -1)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func in self.functions and isinstance(out, Tensor) and out.ndim > 1 and self.rows in (-1, len(out)):
+            place = self.stack[-1] if self.stack and self.stack[-1] else "root"
+            call = self.calls.get(place, 0)
+            self.calls[place] = call + 1
+            name = f"{place}:{call}"
+            self.names.append(name)
+            if not self.layers or any(fnmatch.fnmatchcase(name, layer) for layer in self.layers):
+                self.found[name] = self.keep(out)
+        return out
+
+
+@contextmanager
+def record(net: Any, layers: tuple[str, ...] = (), *, kinds: tuple[str, ...] = ("relu",), keep: Keep = whole) -> Iterator[Recording]:
+    """Record the outputs of the non-linearities of every forward pass made inside the `with` block.
+
+    Arguments:
+        net: an `nn.Module`, or anything that holds one as `.module`.
+        layers: names, or patterns such as `"layer1.*"`; () for all. kinds: keys of `KINDS`.
+        keep: what is kept of each (n, u, *positions) output: `whole` (a copy) or `pooled` ((n, u) means over positions).
+
+    Raises:
+        NetworkError: the network is compiled or scripted (its inner calls cannot be seen), a kind is unknown, or a name in
+            `layers` matches nothing of the last pass.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+        >>> with record(net) as activations:
+        ...     out = net(torch.ones(5, 2))
+        >>> {name: tuple(value.shape) for name, value in activations.items()}
+        {'1:0': (5, 3)}
+    """
+    module = module_of(net)
+    if module is None:
+        raise NetworkError(f"cannot record {type(net).__name__}: it is not a torch.nn.Module and holds none as .module")
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown:
+        raise NetworkError(f"cannot record {', '.join(unknown)}: the known non-linearities are {', '.join(KINDS)}")
+    _refuse_compiled(module)
+    found = Recording()
+    watch = _Watch(layers, kinds, keep, found)
+    handles = []
+    for path, part in module.named_modules():
+        handles.append(part.register_forward_pre_hook(_enter(watch, path), prepend=True))
+        handles.append(part.register_forward_hook(_leave(watch), always_call=True))
+    try:
+        with watch:
+            yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+    missing = [layer for layer in layers if watch.names and not fnmatch.filter(watch.names, layer)]
+    if missing:
+        raise NetworkError(f"no recorded layer is called {', '.join(missing)}; this network has {', '.join(watch.names)}")
+
+
+def _enter(watch: _Watch, path: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    def hook(_: nn.Module, arguments: tuple[Any, ...]) -> None:
+        if not path:
+            watch.begin(arguments)
+        watch.stack.append(path)
+
+    return hook
+
+
+def _leave(watch: _Watch) -> Callable[[nn.Module, Any, Any], None]:
+    def hook(_: nn.Module, arguments: Any, out: Any) -> None:
+        if watch.stack:
+            watch.stack.pop()
+
+    return hook
+
+
+def _refuse_compiled(module: nn.Module) -> None:
+    for path, part in module.named_modules():
+        where = f"module {path!r}" if path else "the network"
+        if hasattr(part, "_orig_mod") or getattr(part, "_compiled_call_impl", None) is not None:
+            raise NetworkError(
+                f"cannot record {where}: it is compiled, and compiled code ignores hooks. Pass the module from before torch.compile "
+                f"(compiled._orig_mod)"
+            )
+        if isinstance(part, torch.jit.ScriptModule):
+            raise NetworkError(f"cannot record {where}: it is a TorchScript module; pass the nn.Module it was scripted from")
