@@ -21,7 +21,7 @@ _PLACES = {
     "Dataset": "core.dataset", "Draws": "core.draws", "Network": "core.network", "Probe": "core.probe", "Needs": "core.probe",
     "Reading": "core.measurement", "Finding": "core.measurement", "Summary": "core.summary", "Hardening": "core.hardening",
     "derive": "core.draws", "parse": "core.component", "load_dataset": "core.dataset", "record": "core.record",
-    "load_network": "models.loading", "Lab": "engine.lab", "Table": "core.lab",
+    "load_network": "models.loading", "save_network": "models.loading", "Lab": "engine.lab", "Table": "core.lab",
     "PGD": "perturb.pgd", "FGSM": "perturb.fgsm", "Fit": "harden.fit",
     "class_selectivity": "probe.selectivity",
 }  # fmt: skip

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import itertools
 import keyword
 import math
 import re
@@ -100,8 +101,8 @@ class Component(BaseModel):
     @classmethod
     def _plain(cls, value: Any) -> Any:
         """Lists become tuples, numpy numbers become Python ones, `"inf"` and whole numbers fit float fields."""
-        if isinstance(value, list):
-            return tuple(value)
+        if isinstance(value, list | tuple):
+            return tuple(cls._plain(item) for item in value)
         if isinstance(value, float):
             value = float(value)
             if math.isnan(value):
@@ -129,7 +130,8 @@ class Component(BaseModel):
             or info.is_required()
             or not _same(getattr(self, field), info.get_default(call_default_factory=True))
         }
-        values = [shown.pop(field) for field in self.positional if field in shown]
+        bare = itertools.takewhile(shown.__contains__, self.positional)  # a gap would move the later ones into it
+        values = [shown.pop(field) for field in list(bare)]
         arguments = values + [f"{field}={text}" for field, text in shown.items()]
         return f"{self.name}({', '.join(arguments)})" if arguments or full else self.name
 
@@ -220,7 +222,10 @@ def get(name: str) -> type[Component]:
     places = index()
     if name in places:
         module, attribute = places[name]
-        found = getattr(importlib.import_module(module), attribute)
+        try:
+            found = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise SpecError(f"component {name!r} was announced in {module}:{attribute}, which cannot be imported: {error}") from error
         if isinstance(found, type) and issubclass(found, Component) and found.name == name:
             return found
         raise SpecError(f"{module}:{attribute} was announced as component {name!r} but is not one of that name")
@@ -241,7 +246,7 @@ def index() -> dict[str, tuple[str, str]]:
     spec = util.find_spec("brinell")
     roots = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
     for root in roots:
-        files = [root / "core" / f"{noun}.py" for noun in ("threat", "goal", "perturbation")]
+        files = [root / "core" / f"{noun}.py" for noun in ("threat", "goal", "network")]
         for package in ITEM_PACKAGES:
             files += sorted((root / package).rglob("*.py"))
         for file in files:
@@ -262,9 +267,9 @@ def items(base: type[Component] = Component) -> dict[str, type[Component]]:
 
 
 def kind(cls: type[Component]) -> str:
-    """The noun a component belongs to, for messages and listings: `threat`, `attack`, `probe`, ..."""
+    """The noun of the core a component belongs to, for messages and listings: `threat`, `attack`, `probe`, ..."""
     for base in cls.__mro__:
-        if issubclass(base, Component) and not base.__dict__.get("name") and base is not Component:
+        if issubclass(base, Component) and not base.__dict__.get("name") and base.__module__.startswith(f"{__package__}."):
             return base.__name__.lower()
     return "component"
 
@@ -284,9 +289,13 @@ def _value(node: ast.expr, text: str, depth: int) -> Any:
             return -number if isinstance(sign, ast.USub) else number
         case ast.BinOp(left=left, op=ast.Div(), right=right):
             top, bottom = (_number(_value(side, text, depth + 1), text) for side in (left, right))
-            if bottom == 0:
-                raise SpecError(f"division by zero in the spec {text!r}")
-            return top / bottom
+            try:
+                ratio = top / bottom
+            except (ZeroDivisionError, OverflowError) as error:
+                raise SpecError(f"{error} in the spec {text!r}") from None
+            if not math.isfinite(ratio):
+                raise SpecError(f"{top!r}/{bottom!r} in the spec {text!r} is not a finite number")
+            return ratio
         case ast.Tuple(elts=elements) | ast.List(elts=elements):
             return tuple(_value(element, text, depth + 1) for element in elements)
         case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):

@@ -137,7 +137,8 @@ class Draws:
         return _mix_(z, self.k2[rows][:, None])
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Uniform on the open interval (low, high): (k + 1/2) / 2^23 in float32, (k + 1/2) / 2^52 in float64."""
+        """Uniform on the open interval (0, 1), (k + 1/2) / 2^23 in float32, (k + 1/2) / 2^52 in float64, moved to (low, high), whose
+        ends rounding may reach."""
         count = math.prod(shape)
         out = torch.empty(len(self), count, dtype=dtype, device=self.device)
         if dtype == torch.float64:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from brinell.core.component import Component
@@ -24,6 +27,18 @@ class Architecture(Component):
         raise TypeError(f"{type(self).__name__} does not say how it is built")
 
 
+class NetReference(Component, name="net"):
+    """A network of the lab by its name, as a field of another item: `transfer(source=net(standard))`.
+
+    Example:
+        >>> NetReference(label="standard").spec()
+        'net(standard)'
+    """
+
+    positional = ("label",)
+    label: str = Field(min_length=1)
+
+
 class Network:
     """A module, the text that rebuilds its structure, and notes on how it came to be.
 
@@ -32,12 +47,31 @@ class Network:
         recipe: a spec, `file.py:function`, `package.module:function`, or the class name of a live module.
         notes: what a report must say (random weights, removed prefixes).
         source: source text of a user's factory, part of the digest.
+        shape, classes: of one input, and K, where they are known: what the recipe needs besides itself to be built again.
+
+    Raises:
+        NetworkError: module is no `nn.Module`.
+
+    Example:
+        >>> net = Network(nn.Linear(4, 3))
+        >>> net.recipe, tuple(net(torch.zeros(2, 4)).shape)
+        ('torch.nn.modules.linear.Linear', (2, 3))
     """
 
-    def __init__(self, module: nn.Module, recipe: str = "", notes: tuple[str, ...] = (), source: str = "") -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        recipe: str = "",
+        notes: tuple[str, ...] = (),
+        source: str = "",
+        *,
+        shape: tuple[int, ...] | None = None,
+        classes: int | None = None,
+    ) -> None:
         if not isinstance(module, nn.Module):
             raise NetworkError(f"a network must be a torch.nn.Module; got {type(module).__name__}")
         self.module, self.notes, self.source = module, notes, source
+        self.shape, self.classes = shape, classes
         self.recipe = recipe or f"{type(module).__module__}.{type(module).__qualname__}"
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -45,11 +79,19 @@ class Network:
 
     @property
     def digest(self) -> str:
-        """Names the function computed: recipe, source of a user's factory, and every parameter and buffer."""
+        """Names the function computed: recipe, source of a user's factory, every part's class and settings, every parameter and buffer.
+
+        Two modules of equal weights but other parts (ReLU, Tanh), settings (stride) or class source have other digests. What a
+        module keeps neither in its state nor in its `extra_repr` (a global, a closure) cannot be seen.
+        """
         state = hashlib.blake2b(f"{self.recipe}\0{self.source}\0".encode(), digest_size=16)
-        if not self.source:
-            state.update(_source_of(type(self.module)).encode())
-        for name, value in self.module.state_dict().items():
+        for name, part in self.module.named_modules():
+            settings = re.sub(r" at 0x[0-9a-f]+", "", part.extra_repr())  # addresses differ from run to run
+            state.update(f"{name}\0{type(part).__module__}.{type(part).__qualname__}\0{settings}\0".encode())
+        for cls in sorted({type(part) for part in self.module.modules()}, key=lambda cls: (cls.__module__, cls.__qualname__)):
+            state.update(_source_of(cls).encode())
+        buffers = dict(self.module.named_buffers(remove_duplicate=False))  # those that are not saved count too
+        for name, value in {**self.module.state_dict(), **buffers}.items():
             if isinstance(value, Tensor):
                 plain = value.detach().cpu().contiguous()
                 state.update(f"{name}\0{plain.dtype}\0{tuple(plain.shape)}\0".encode())
@@ -65,10 +107,14 @@ class Network:
         module = module.to(device).eval().requires_grad_(False)
         if any(p.ndim == 4 for p in module.parameters()):
             module = module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        return Network(module, self.recipe, self.notes, self.source)
+        return Network(module, self.recipe, self.notes, self.source, shape=self.shape, classes=self.classes)
 
 
+@lru_cache(maxsize=1024)
 def _source_of(cls: type) -> str:
+    """The source text of a class; nothing for torch's own, whose names say it all, and for classes without a file."""
+    if cls.__module__.split(".")[0] == "torch":
+        return ""
     try:
         return inspect.getsource(cls)
     except (OSError, TypeError):

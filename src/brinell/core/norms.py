@@ -71,17 +71,18 @@ def project(v: Tensor, eps: float, p: float, low: Tensor | float = -math.inf, hi
 
     p = inf clamps. p = 2: clamp(t v, low, high) with the largest t <= 1 that is short enough. p = 1:
     clamp(sign(v) max(|v| - s, 0), low, high) with the smallest such s >= 0. Both are the exact projection onto the
-    intersection (its optimality conditions, as the box contains 0); t and s are found exactly from the break points.
+    intersection (its optimality conditions, as the box contains 0); t and s are found to the rounding of float64.
 
     Arguments:
         v: (n, *d). low, high: numbers or tensors that broadcast to v.
 
     References: Duchi et al. (2008), "Efficient Projections onto the l1-Ball for Learning in High Dimensions", ICML (no box);
-        the box is handled here by the same search over break points.
+        Michelot (1986), "A Finite Algorithm for Finding the Projection of a Point onto the Canonical Simplex of R^n", JOTA 50
+        (without a box the Newton steps here are his). The box is our addition.
     """
     inside = torch.clamp(v, min=low, max=high) if isinstance(low, float) and isinstance(high, float) else v.maximum(
         torch.as_tensor(low, dtype=v.dtype, device=v.device)).minimum(torch.as_tensor(high, dtype=v.dtype, device=v.device))  # fmt: skip
-    if p == math.inf or v[0:1].numel() == 0:
+    if p == math.inf or eps == 0 or v[0:1].numel() == 0:
         return inside.clamp(-eps, eps)
     over = length(inside, p) > eps
     if not bool(over.any()):
@@ -115,23 +116,24 @@ def _shrink_l2(v: Tensor, room: Tensor, eps: float) -> Tensor:
 
 
 def _shrink_l1(v: Tensor, room: Tensor, eps: float) -> Tensor:
-    """sign(v) clamp(|v| - s, 0, room) with sum = eps: falling in s, linear between the break points |v_i| and |v_i| - room_i."""
+    """sign(v) clamp(|v| - s, 0, room) with sum = eps. The sum falls in s, linearly between the break points |v_i| and |v_i| - room_i,
+    so a Newton step that stays on its segment is exact; bisection keeps it in a bracket, and takes over if it dawdles."""
     size = v.abs().double()
-    wall = room.double().clamp(max=1e150)
-    start = (size - wall).clamp(min=0)  # below s = start_i entry i sits at its wall
-    points, _ = torch.sort(torch.cat((size, start), 1), dim=1)
-    low, high = torch.zeros(len(v), dtype=torch.int64, device=v.device), torch.full((len(v),), points.shape[1] - 1, device=v.device)
-    for _ in range(points.shape[1].bit_length()):  # bisection over break points: total(s) >= eps keeps the left end
-        middle = (low + high + 1) // 2
-        s = points.gather(1, middle[:, None])
-        big = (size - s).clamp(min=0).minimum(wall).sum(1) >= eps
-        low, high = torch.where(big, middle, low), torch.where(big, high, (middle - 1).maximum(low))
-    s = points.gather(1, low[:, None])
-    s = torch.where((size - s).clamp(min=0).minimum(wall).sum(1, keepdim=True) >= eps, s, 0.0)
-    left = (size - s).clamp(min=0).minimum(wall)
-    active = (size > s) & (start <= s)  # those that shrink as s grows on the found segment
-    s = s + (left.sum(1, keepdim=True) - eps) / active.sum(1, keepdim=True).clamp(min=1)
-    return (v.sign() * (size - s).clamp(min=0).minimum(wall)).to(v.dtype)
+    wall = room.double().minimum(size)
+    start = size - room.double()  # below s = start_i entry i sits at its wall
+    low, high = size.new_zeros(len(size), 1), size.amax(1, keepdim=True)
+    s, left = low, size
+    for step in range(200):  # a handful of steps; after 16 every second one halves the bracket
+        left = (size - s).clamp_(min=0).minimum(wall)
+        over = left.sum(1, keepdim=True) - eps
+        low, high = torch.where(over >= 0, s, low), torch.where(over < 0, s, high)
+        found = (over.abs() <= 1e-13 * eps) | (high - low <= 1e-15 * high)
+        if bool(found.all()):
+            break
+        newton = s + over / ((size > s) & (start <= s)).sum(1, keepdim=True)
+        kept = (newton >= low) & (newton <= high) & (step < 16 or step % 2 == 0)
+        s = torch.where(found, s, torch.where(kept, newton, (low + high) / 2))
+    return (v.sign() * left).to(v.dtype)
 
 
 def uniform_in_ball(shape: torch.Size, p: float, draws: Draws, dtype: torch.dtype = torch.float32) -> Tensor:

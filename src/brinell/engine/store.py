@@ -1,0 +1,192 @@
+"""The store: a run is a directory of immutable files, each written under a temporary name and renamed into place.
+
+    plan.json                    what is measured, in texts and digests; written first
+    readings/CELL.parquet        one row per measurement of a finished cell (a network under a perturbation); written last
+    samples/CELL.parquet         one row per sample of a finished cell
+    arrays/CELL.safetensors      per-unit and per-sample values behind the readings
+    shards/CELL/00000.safetensors   tallies and sample rows of finished shards; removed when their cell is finished
+    states/, networks/, results/ what components fitted, hardened networks, results of `lab.map`
+    summary.parquet, findings.json  read off the finished cells
+
+There is no server and no lock. Two runs that write the same file write the same content. A file with wrong content is found by
+its digest and named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from brinell.core.errors import StoreError
+from brinell.core.measurement import COLUMNS
+
+TYPES = {
+    "value": "DOUBLE", "low": "DOUBLE", "high": "DOUBLE", "confidence": "DOUBLE", "seconds": "DOUBLE",
+    "n": "BIGINT", "seed": "BIGINT", "forwards": "BIGINT", "backwards": "BIGINT", "place": "BIGINT",
+}  # fmt: skip
+
+
+def digest_of(*parts: str) -> str:
+    """A short name for some texts, fit for a file name."""
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=12).hexdigest()
+
+
+class Store:
+    """Reads and writes the files of one run directory.
+
+    Raises:
+        StoreError: the directory cannot be written, or a file in it is damaged (the message names it).
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self._connection: Any = None
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot use {self.root} as a run directory: {error.strerror}. Choose another --out") from error
+
+    @property
+    def duckdb(self) -> Any:
+        """One in-memory connection; it only ever reads and writes Parquet files."""
+        if self._connection is None:
+            import duckdb
+
+            self._connection = duckdb.connect(":memory:", config={"threads": 1})
+        return self._connection
+
+    @contextmanager
+    def _new(self, path: str | Path) -> Iterator[Path]:
+        """A temporary name; what is written there appears under the real one at once and whole, or not at all."""
+        final = self.root / path
+        temporary = final.with_name(f".{final.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(final)
+        except OSError as error:
+            raise StoreError(f"cannot write {final}: {error.strerror or error}. What was finished before is kept; run again") from error
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+    def has(self, path: str | Path) -> bool:
+        return (self.root / path).exists()
+
+    def write_json(self, path: str, value: Any) -> None:
+        with self._new(path) as place:
+            place.write_text(json.dumps(value, indent=1, sort_keys=False, allow_nan=False) + "\n", encoding="utf-8")
+
+    def read_json(self, path: str) -> Any:
+        place = self.root / path
+        try:
+            return json.loads(place.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise StoreError(f"{place} is missing: {self.root} is not a run directory (or its run never started)") from None
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{place} is damaged ({error}); delete it and run again") from error
+
+    def write_tensors(self, path: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+        """Named tensors and a JSON-able note about them, with a digest over both."""
+        from safetensors.torch import save
+
+        plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+        text = json.dumps(about, allow_nan=False)
+        body = save(plain, metadata={"about": text, "digest": _digest(plain, text)})
+        with self._new(path) as place:
+            place.write_bytes(body)
+
+    def read_tensors(self, path: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What `write_tensors` wrote.
+
+        Raises:
+            StoreError: the file is damaged. FileNotFoundError: it does not exist.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        place = self.root / path
+        if not place.exists():
+            raise FileNotFoundError(place)
+        try:
+            with safe_open(place, "pt") as file:
+                note = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            if _digest(tensors, note["about"]) != note["digest"]:
+                raise ValueError("its digest does not match its content")
+            return tensors, json.loads(note["about"])
+        except (SafetensorError, OSError, ValueError, KeyError) as error:
+            raise StoreError(f"{place} is damaged ({error}); delete it and run again") from error
+
+    def write_rows(self, path: str, rows: list[dict[str, Any]], columns: tuple[str, ...] = COLUMNS) -> None:
+        """Dicts as one Parquet file, missing answers as NULL."""
+        select = ", ".join(f'unnest(${i + 1})::{TYPES.get(c, "VARCHAR")} AS "{c}"' for i, c in enumerate(columns))
+        with self._new(path) as place:
+            self.duckdb.execute(
+                f"COPY (SELECT {select}) TO '{_quoted(place)}' (FORMAT parquet)", [[row[c] for row in rows] for c in columns]
+            )
+
+    def read_rows(self, path: str) -> list[dict[str, Any]]:
+        """The dicts of one Parquet file, in the order they were written."""
+        found = self._parquet(path, "SELECT * FROM read_parquet('{}')")
+        names = [column[0] for column in found.description]
+        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+    def write_columns(self, path: str, columns: Mapping[str, np.ndarray]) -> None:
+        """Arrays of one length as one Parquet file."""
+        table = {name: np.ascontiguousarray(value) for name, value in columns.items()}
+        with self._new(path) as place:
+            self.duckdb.register("columns_to_write", table)
+            try:
+                self.duckdb.execute(f"COPY (SELECT * FROM columns_to_write) TO '{_quoted(place)}' (FORMAT parquet)")
+            finally:
+                self.duckdb.unregister("columns_to_write")
+
+    def read_columns(self, path: str) -> dict[str, np.ndarray]:
+        found = self._parquet(path, "SELECT * FROM read_parquet('{}')").fetchnumpy()
+        return {name: np.asarray(value) for name, value in found.items()}
+
+    def _parquet(self, path: str, query: str) -> Any:
+        import duckdb
+
+        place = self.root / path
+        try:
+            return self.duckdb.execute(query.format(_quoted(place)))
+        except duckdb.Error as error:
+            if not place.exists():
+                raise StoreError(f"{place} is missing; run again to measure its cell") from error
+            raise StoreError(f"{place} is damaged ({str(error).splitlines()[0]}); delete it and run again") from error
+
+    def names(self, folder: str, suffix: str) -> set[str]:
+        """Names, without suffix, of the finished files of a folder."""
+        place = self.root / folder
+        return {file.name.removesuffix(suffix) for file in place.glob(f"*{suffix}") if not file.name.startswith(".")}
+
+    def drop(self, folder: str) -> None:
+        """Remove a folder whose content is no longer needed; another run may be doing the same."""
+        shutil.rmtree(self.root / folder, ignore_errors=True)
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")
+
+
+def _digest(tensors: Mapping[str, Tensor], about: str) -> str:
+    state = hashlib.blake2b(about.encode(), digest_size=16)
+    for name in sorted(tensors):
+        value = tensors[name].contiguous()
+        state.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
+        state.update(value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return state.hexdigest()
