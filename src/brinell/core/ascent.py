@@ -135,7 +135,7 @@ def ascend(
     while len(front):
         over = done(front) if bool((front.step > 0).any()) else torch.zeros_like(front.rows, dtype=torch.bool)
         if bool(over.all()):
-            with torch.inference_mode():
+            with torch.no_grad():
                 logits = net(front.z)
             gradient = front.z  # not used: every sample leaves below
             losses = goal.loss(logits.double(), front.y, front.clean.double(), kind)

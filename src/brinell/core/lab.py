@@ -38,6 +38,7 @@ class Table:
     findings: list[Finding] = field(default_factory=list)
     load_samples: Callable[[str, str], Samples] | None = None
     load_array: Callable[[Mapping[str, Any]], np.ndarray | None] | None = None
+    keeps: Any = None  # whatever must live as long as the table does
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -74,7 +75,7 @@ class Table:
         """Per-sample columns of one cell, in the order of ids; empty when the cell failed."""
         if self.load_samples is None:
             return {}
-        return self.load_samples(net, perturbation if isinstance(perturbation, str) else perturbation.spec())
+        return self.load_samples(net, (parse(perturbation) if isinstance(perturbation, str) else perturbation).spec())
 
     def array(self, row: Mapping[str, Any]) -> np.ndarray | None:
         """The per-unit or per-sample values behind a row, where there are any."""
@@ -82,9 +83,7 @@ class Table:
 
     def failed(self, net: str, perturbation: Perturbation) -> bool:
         """Did this cell fail as a whole (its points cannot be trusted)?"""
-        return any(
-            row["status"] == Status.FAILED and row["probe"] == "" for row in self.select(net=net, perturbation=perturbation.spec())
-        )
+        return any(row["status"] == Status.FAILED and row["probe"] == "" for row in self.select(net=net, perturbation=perturbation.spec()))
 
     def certificates(self, net: str) -> list[tuple[Certifier, np.ndarray]]:
         """Each certifier of the plan with its per-sample verdicts (SAFE, UNSAFE, UNKNOWN) in the order of ids."""
@@ -121,5 +120,6 @@ class LabProtocol(Protocol):
 
     def harden(self, nets: Any, hardening: Any, data: Dataset | Any) -> dict[str, Network]: ...
 
-    def map(self, function: Callable[[Any], dict[str, Any]], items: Iterable[Any], *, key: Callable[[Any], str]) -> list[dict[str, Any]]: ...
-
+    def map(
+        self, function: Callable[[Any], dict[str, Any]], items: Iterable[Any], *, key: Callable[[Any], str]
+    ) -> list[dict[str, Any]]: ...

@@ -150,13 +150,16 @@ def module_of(net: Any) -> nn.Module | None:
 
 
 class Counted:
-    """A network that counts the samples it has been passed forwards and backwards."""
+    """A network that counts the samples it has been passed forwards and backwards, and never computes known logits again."""
 
     def __init__(self, net: Callable[[Tensor], Tensor]) -> None:
         self.net, self.module = net, module_of(net)
         self.forwards = self.backwards = 0
+        self._known: tuple[int, int, torch.Size, Tensor] | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
+        if self._known is not None and not x.requires_grad and self._known[:3] == (x.data_ptr(), x._version, x.shape):
+            return self._known[3]
         self.forwards += len(x)
         out = logits_of(self.net(x), x)
         if out.requires_grad:
@@ -167,6 +170,10 @@ class Counted:
 
             out.register_hook(count)
         return out
+
+    def remember(self, x: Tensor, logits: Tensor) -> None:
+        """The logits at the clean batch `x`: a later call on that very tensor returns them without a pass."""
+        self._known = (x.data_ptr(), x._version, x.shape, logits)
 
     def reset(self) -> tuple[int, int]:
         """The counts so far, which start again from zero."""

@@ -111,7 +111,7 @@ def _shrink_l2(v: Tensor, room: Tensor, eps: float) -> Tensor:
         moving = torch.where(stopped, 0.0, square).sum(1, keepdim=True)
         new = torch.where(moving > 0, left.clamp(min=0) / moving.clamp(min=1e-300), t2).maximum(t2)
         if bool((new <= t2 * (1 + 1e-15)).all()):
-            return (v.sign() * torch.minimum(new * square, wall).sqrt()).to(v.dtype)
+            return (v.sign() * (v.abs().double() * new.sqrt()).minimum(room.double())).to(v.dtype)
         t2 = new
 
 

@@ -54,6 +54,11 @@ class Perturbation(Component):
         if "__call__" in cls.__dict__:
             cls.__call__ = _kept(cls.__dict__["__call__"])
 
+    @property
+    def passes(self) -> tuple[int, int]:
+        """(forwards, backwards) that one sample costs at most; what a plan expects."""
+        return 0, 0
+
     def __call__(self, net: Any, x: Tensor, y: Tensor, *, draws: Draws) -> Tensor | Attempt:
         raise TypeError(f"{type(self).__name__} does not say how it perturbs")
 

@@ -64,6 +64,11 @@ class Probe(Component):
     def needs(self) -> Needs:
         return Needs()
 
+    @property
+    def passes(self) -> tuple[int, int]:
+        """(forwards, backwards) of its own that one sample of the clean cell costs; what a plan expects."""
+        return 0, 0
+
     def observe(self, view: View, *, draws: Draws) -> Tally:
         raise TypeError(f"{type(self).__name__} does not say what it observes")
 

@@ -56,13 +56,32 @@ def pooled(activation: Tensor) -> Tensor:
 
 
 class Recording(dict[str, Tensor]):
-    """Recorded tensors by layer name, in the order of the forward pass; a second pass replaces the first."""
+    """Recorded tensors by layer name, in the order of the forward pass; a second pass replaces the first.
+
+    `kinds` says which non-linearity each layer is.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kinds: dict[str, str] = {}
+
+    def pick(self, layers: tuple[str, ...], kinds: tuple[str, ...]) -> dict[str, Tensor]:
+        """The layers whose names match and whose non-linearity is one of `kinds`.
+
+        Raises:
+            NetworkError: a name in `layers` matches nothing.
+        """
+        named = [name for name in self if self.kinds[name] in kinds]
+        missing = [layer for layer in layers if not fnmatch.filter(named, layer)]
+        if missing:
+            raise NetworkError(f"no recorded layer is called {', '.join(missing)}; this network has {', '.join(named) or 'none'}")
+        return {name: self[name] for name in named if not layers or any(fnmatch.fnmatchcase(name, layer) for layer in layers)}
 
 
 class _Watch(TorchFunctionMode):
     def __init__(self, layers: tuple[str, ...], kinds: tuple[str, ...], keep: Keep, found: Recording) -> None:
         super().__init__()
-        self.functions = {function for kind in kinds for function in KINDS[kind]}
+        self.functions = {function: kind for kind in kinds for function in KINDS[kind]}
         self.layers, self.keep, self.found = layers, keep, found
         self.stack: list[str] = []
         self.calls: dict[str, int] = {}
@@ -77,7 +96,7 @@ class _Watch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if func in self.functions and isinstance(out, Tensor) and out.ndim > 1 and self.rows in (-1, len(out)):
+        if isinstance(out, Tensor) and func in self.functions and out.ndim > 1 and self.rows in (-1, len(out)):
             place = self.stack[-1] if self.stack and self.stack[-1] else "root"
             call = self.calls.get(place, 0)
             self.calls[place] = call + 1
@@ -85,6 +104,7 @@ class _Watch(TorchFunctionMode):
             self.names.append(name)
             if not self.layers or any(fnmatch.fnmatchcase(name, layer) for layer in self.layers):
                 self.found[name] = self.keep(out)
+                self.found.kinds[name] = self.functions[func]
         return out
 
 

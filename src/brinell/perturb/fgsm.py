@@ -36,6 +36,10 @@ class FGSM(Attack, name="fgsm"):
     threat: Ball = Ball()
     loss: Loss = "cross_entropy"
 
+    @property
+    def passes(self) -> tuple[int, int]:
+        return 1, 1
+
     def __call__(self, net: Any, x: Tensor, y: Tensor, *, draws: Draws) -> Tensor:
         with torch.no_grad():
             clean = net(x)

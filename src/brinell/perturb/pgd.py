@@ -56,6 +56,10 @@ class PGD(Attack, name="pgd"):
             raise ValueError(f"goal={self.goal.spec()} needs random_start=True: a divergence has gradient zero at the clean input")
         return self
 
+    @property
+    def passes(self) -> tuple[int, int]:
+        return self.restarts * (self.steps + 1), self.restarts * self.steps
+
     def __call__(self, net: Any, x: Tensor, y: Tensor, *, draws: Draws) -> Tensor:
         with torch.no_grad():
             clean = net(x)

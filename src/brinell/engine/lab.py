@@ -1,0 +1,314 @@
+"""The lab: runs plans, remembers what is finished, and gives tables."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from brinell.core.component import Component, walk
+from brinell.core.dataset import Dataset, Source
+from brinell.core.draws import derive
+from brinell.core.errors import BrinellError, SpecError, StoreError
+from brinell.core.hardening import Hardening
+from brinell.core.lab import Table
+from brinell.core.measurement import Finding, Reading, Status, measurement
+from brinell.core.network import Counted, Network
+from brinell.core.perturbation import Perturbation
+from brinell.core.probe import Probe
+from brinell.core.summary import Summary
+from brinell.core.tally import Tally
+from brinell.engine.arguments import as_component, as_dataset, as_networks, pick_device
+from brinell.engine.local import Executor, Local
+from brinell.engine.plan import Cell, Plan, agree
+from brinell.engine.progress import Progress, Shown, Silent
+from brinell.engine.shards import Shard, observe_shard
+from brinell.engine.store import Store, digest_of
+from brinell.engine.table import open_table
+
+ROW_COLUMNS = ("place", *measurement(Reading("", 0.0), **dict.fromkeys(
+    ("net", "data", "perturbation", "probe", "seed", "perturbation_full", "probe_full", "net_digest", "data_digest", "versions",
+     "forwards", "backwards", "seconds"))))  # fmt: skip
+
+
+class Lab:
+    """Measures networks under perturbations, and remembers: the same request finishes where an earlier run was cut off.
+
+    Arguments:
+        directory: the run directory; a temporary one, gone with the lab, when None.
+        seed: of all randomness. device: `cpu`, `cuda`, `mps`, or `auto` for the best there is.
+        batch_size: samples per shard. progress: see `engine.progress`; silent by default. executor: runs the shards.
+
+    Example:
+        >>> import brinell as br
+        >>> data = br.load_dataset("digits(side=8)", limit=60)
+        >>> net = br.load_network("mlp(widths=(32,))", shape=data.shape, classes=10)
+        >>> table = br.Lab().measure({"net": net}, data, ["uniform_noise(threat=ball(eps=0.1))"], ["accuracy"])
+        >>> [row["perturbation"] for row in table.select(name="accuracy")]
+        ['clean', 'uniform_noise(threat=ball(eps=0.1, norm=inf))']
+    """
+
+    def __init__(
+        self,
+        directory: str | Path | None = None,
+        *,
+        seed: int = 0,
+        device: str = "auto",
+        batch_size: int = 256,
+        progress: Progress | None = None,
+        executor: Executor | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise SpecError(f"a batch size of {batch_size} cannot be measured; give at least 1")
+        self._temporary = tempfile.TemporaryDirectory(prefix="brinell-") if directory is None else None
+        self.store = Store(self._temporary.name if self._temporary else Path(str(directory)))
+        self.seed, self.batch_size, self.device = seed, batch_size, pick_device(device)
+        self.progress: Progress = progress or Silent()
+        self.executor: Executor = executor or Local()
+
+    def plan(
+        self,
+        nets: Any,
+        data: Dataset | Source | str | tuple[Any, Any],
+        perturbations: Sequence[Perturbation | str] = (),
+        probes: Sequence[Probe | str] = ("accuracy",),
+        summaries: Sequence[Summary | str] = (),
+        *,
+        suite: str = "",
+    ) -> Plan:
+        """What `measure` with the same arguments would do, without doing it.
+
+        Raises:
+            SpecError, DataError, NetworkError: an argument cannot be used; the message says which and why.
+        """
+        samples = as_dataset(data)
+        wrapped = as_networks(nets)
+        training = {name: any(part.training for part in net.module.modules()) for name, net in wrapped.items()}
+        asked = [as_component(Perturbation, item) for item in ("clean", *perturbations)]
+        return Plan(
+            {name: net.frozen_copy(self.device) for name, net in wrapped.items()}, samples, tuple(dict.fromkeys(asked)),
+            tuple(dict.fromkeys(as_component(Probe, item) for item in probes)), tuple(dict.fromkeys(as_component(Summary, item) for item in summaries)),
+            self.seed, min(self.batch_size, len(samples)), self.device, training, suite,
+        )  # fmt: skip
+
+    def measure(
+        self,
+        nets: Any,
+        data: Dataset | Source | str | tuple[Any, Any],
+        perturbations: Sequence[Perturbation | str] = (),
+        probes: Sequence[Probe | str] = ("accuracy",),
+        summaries: Sequence[Summary | str] = (),
+    ) -> Table:
+        """Read every probe under every perturbation (the clean samples always among them) for every network.
+
+        Arguments:
+            nets: a network or module, or a dict of them by name. data: a dataset, its spec, or a pair (x, y).
+            perturbations, probes, summaries: components or their specs.
+
+        Raises:
+            StoreError: the directory holds another run. DataError, NetworkError: samples or networks cannot be used.
+        """
+        return self.run(self.plan(nets, data, perturbations, probes, summaries))
+
+    def run(self, plan: Plan) -> Table:
+        """Measure what of a plan is not finished yet, and return the whole table."""
+        plan = self._adopt(plan)
+        cells = list(plan.cells())
+        finished = self.store.names("readings", ".parquet")
+        todo = [cell for cell in cells if cell.key not in finished]
+        cost = {cell.key: sum(plan.passes(cell)) for cell in cells}
+        total = float(sum(cost.values()) * len(plan.data))
+        with Shown(self.progress):
+            self.progress.start("measuring", total, total - sum(cost[cell.key] for cell in todo) * len(plan.data))
+            for name in plan.nets:
+                self._measure_network(plan, [cell for cell in todo if cell.net == name])
+                for cell in todo:
+                    if cell.net == name:
+                        self._fold(plan, cell)
+            return self._summarise(plan)
+
+    def _adopt(self, plan: Plan) -> Plan:
+        """Write plan.json, or continue the run that is there with its shard size."""
+        new = plan.to_json()
+        if not self.store.has("plan.json"):
+            self.store.write_json("plan.json", new)
+        old = self.store.read_json("plan.json")
+        agree(old, new, str(self.store.root))
+        return replace(plan, shard=int(old["shard"])) if old["shard"] != plan.shard else plan
+
+    def _measure_network(self, plan: Plan, cells: list[Cell]) -> None:
+        if not cells:
+            return
+        net = plan.nets[cells[0].net]
+        ready = {cell.perturbation: self._prepare(plan, net, cell.perturbation) for cell in cells}
+        probes = [self._prepare(plan, net, probe) for probe in plan.probes]
+        keys = {ready[cell.perturbation].spec(): cell for cell in cells}
+        for number, positions in enumerate(plan.data.shards(plan.shard)):
+            missing = [cell for cell in cells if not self.store.has(_shard_path(cell, number))]
+            for cell in cells:
+                if cell not in missing:
+                    self.progress.advance(sum(plan.passes(cell)) * len(positions))
+            if not missing:
+                continue
+            work = (net, plan.data, positions, [ready[cell.perturbation] for cell in missing], probes, plan.seed, self.device)
+            for results in self.executor.run(_observe, [work]):
+                for perturbation, shard in results:
+                    cell = keys[perturbation.spec()]
+                    tensors, about = shard.pack()
+                    self.store.write_tensors(_shard_path(cell, number), tensors, about)
+                    self.progress.advance(sum(plan.passes(cell)) * len(positions), f"{cell.net}: {cell.perturbation.spec()}")
+
+    def _prepare(self, plan: Plan, net: Network, item: Any) -> Any:
+        """The item with what its `prepare` fitted on this network; fitted once and kept."""
+        if all(type(part).prepare is Component.prepare for part in walk(item)):
+            return item
+        path = f"states/{digest_of(net.digest, plan.data.digest, item.key(), str(plan.seed))}.safetensors"
+        if not self.store.has(path):
+            draws = derive(plan.seed, "prepare", item.spec(), ids=plan.data.ids)
+            state = item.prepare(Counted(net), plan.data, draws=draws)
+            self.store.write_tensors(path, state or {}, {"none": state is None})
+        tensors, about = self.store.read_tensors(path)
+        return item.prepared(None if about["none"] else tensors)
+
+    def _fold(self, plan: Plan, cell: Cell) -> None:
+        """Add up a cell's shards in their order and write its files, the readings last."""
+        total, tallies, columns = Shard(), {}, []
+        for number, _ in enumerate(plan.data.shards(plan.shard)):
+            try:
+                shard = Shard.unpacked(*self.store.read_tensors(_shard_path(cell, number)))
+            except FileNotFoundError:
+                if self.store.has(f"readings/{cell.key}.parquet"):
+                    return  # another run on this directory has finished the cell meanwhile
+                raise StoreError(f"{self.store.root / _shard_path(cell, number)} has vanished; run again") from None
+            total.failure = total.failure or shard.failure
+            total.probe_failures = {**shard.probe_failures, **total.probe_failures}
+            total.forwards, total.backwards = total.forwards + shard.forwards, total.backwards + shard.backwards
+            total.seconds += shard.seconds
+            columns.append(shard.samples)
+            for name, tally in shard.tallies.items():
+                tallies[name] = tallies[name] + tally if name in tallies else tally
+        readings = list(_read(plan, cell, total, tallies))
+        arrays = {
+            f"{place}": torch.from_numpy(np.ascontiguousarray(r.array)) for place, (_, r) in enumerate(readings) if r.array is not None
+        }
+        if arrays:
+            self.store.write_tensors(f"arrays/{cell.key}.safetensors", arrays, {"net": cell.net, "perturbation": cell.perturbation.spec()})
+        if not total.failure:
+            self.store.write_columns(f"samples/{cell.key}.parquet", _in_order(columns))
+        rows = [
+            {"place": place, **self._row(plan, reading, probe, cell.net, cell.perturbation, total)}
+            for place, (probe, reading) in enumerate(readings)
+        ]
+        self.store.write_rows(f"readings/{cell.key}.parquet", rows, ROW_COLUMNS)
+        self.store.drop(f"shards/{cell.key}")
+
+    def _row(
+        self, plan: Plan, reading: Reading, probe: Component | None, net: str, perturbation: Perturbation | None, cost: Shard
+    ) -> dict[str, Any]:
+        return measurement(
+            reading, net=net, data=plan.data.source, seed=plan.seed,
+            perturbation=perturbation.spec() if perturbation else "", probe=probe.spec() if probe else "",
+            perturbation_full=perturbation.spec(full=True) if perturbation else "", probe_full=probe.spec(full=True) if probe else "",
+            net_digest=plan.digests[net], data_digest=plan.data.digest,
+            versions=" ".join(f"{c.name}={c.key().rpartition('@')[2]}" for c in (perturbation, probe) if c),
+            forwards=cost.forwards, backwards=cost.backwards, seconds=cost.seconds,
+        )  # fmt: skip
+
+    def _summarise(self, plan: Plan) -> Table:
+        table = open_table(self.store)
+        findings: list[Finding] = []
+        rows: list[dict[str, Any]] = []
+        for summary in plan.summaries:
+            for item in summary(table):
+                if isinstance(item, Finding):
+                    findings.append(item)
+                else:
+                    rows.append({"place": len(rows), **self._row(plan, item[1], summary, item[0], None, Shard())})
+        if rows:
+            self.store.write_rows("summary.parquet", rows, ROW_COLUMNS)
+        self.store.write_json("findings.json", [_finding_json(finding) for finding in findings])
+        table = open_table(self.store)
+        table.keeps = self  # a temporary directory lives as long as its table
+        return table
+
+    def harden(self, nets: Any, hardening: Hardening | str, data: Dataset | Source | str, **options: Any) -> dict[str, Network]:
+        """Each network hardened; kept in the run directory, so that a second call trains nothing.
+
+        Raises:
+            SpecError, DataError, NetworkError: an argument cannot be used.
+        """
+        how, samples = as_component(Hardening, hardening), as_dataset(data)
+        return {name: self._hardened(name, net, how, samples, options) for name, net in as_networks(nets).items()}
+
+    def _hardened(self, name: str, net: Network, how: Hardening, data: Dataset, options: dict[str, Any]) -> Network:
+        path = f"networks/{digest_of(net.digest, how.key(), data.digest, str(self.seed))}.safetensors"
+        if not self.store.has(path):
+            self.progress.say(f"{name}: {how.spec()}")
+            made = how(net, data, seed=self.seed, **options)
+            state = {key: value for key, value in made.module.state_dict().items() if isinstance(value, Tensor)}
+            self.store.write_tensors(path, state, {"recipe": made.recipe, "notes": list(made.notes), "hardening": how.spec(full=True)})
+        tensors, about = self.store.read_tensors(path)
+        module = how.wrap(net.frozen_copy().module)
+        module.load_state_dict(tensors)
+        return Network(module.eval(), about["recipe"], tuple(about["notes"]), net.source, shape=data.shape, classes=len(data.classes))
+
+    def map(self, function: Callable[[Any], dict[str, Any]], items: Iterable[Any], *, key: Callable[[Any], str]) -> list[dict[str, Any]]:
+        """`function(item)` for every item, each result kept under `key(item)`: a second call computes what is missing.
+
+        Results are dicts of tensors and of values JSON can hold.
+        """
+        results: dict[str, dict[str, Any]] = {}
+        asked = [(key(item), item) for item in items]
+        for name, item in dict(asked).items():
+            path = f"results/{digest_of(getattr(function, '__qualname__', ''), name, str(self.seed))}.safetensors"
+            if not self.store.has(path):
+                (made,) = self.executor.run(function, [(item,)])
+                tensors = {k: v for k, v in made.items() if isinstance(v, Tensor)}
+                about = {"key": name, "order": list(made), "values": {k: v for k, v in made.items() if k not in tensors}}
+                self.store.write_tensors(path, tensors, about)
+            tensors, about = self.store.read_tensors(path)
+            results[name] = {k: tensors[k] if k in tensors else about["values"][k] for k in about["order"]}
+        return [results[name] for name, _ in asked]
+
+
+def _observe(net: Network, data: Dataset, positions: np.ndarray, perturbations: Any, probes: Any, seed: int, device: torch.device) -> Any:
+    return observe_shard(net, data, positions, perturbations, probes, seed=seed, device=device)
+
+
+def _shard_path(cell: Cell, number: int) -> str:
+    return f"shards/{cell.key}/{number:05d}.safetensors"
+
+
+def _read(plan: Plan, cell: Cell, total: Shard, tallies: dict[str, Tally]) -> Iterable[tuple[Probe | None, Reading]]:
+    """The readings of a cell; what failed is a reading that says why."""
+    n = len(plan.data)
+    if total.failure:
+        yield None, Reading.undefined("perturbation", total.failure, n=n, status=Status.FAILED)
+        return
+    for probe in plan.probes:
+        spec = probe.spec()
+        if spec in total.probe_failures or spec not in tallies:
+            yield probe, Reading.undefined(probe.name, total.probe_failures.get(spec, "no sample was seen"), n=n, status=Status.FAILED)
+            continue
+        try:
+            readings = probe.read(tallies[spec])
+        except BrinellError as error:
+            readings = [Reading.undefined(probe.name, f"{type(error).__name__}: {error}", n=n)]
+        for reading in readings:
+            yield probe, reading
+
+
+def _in_order(shards: list[dict[str, Tensor]]) -> dict[str, np.ndarray]:
+    columns = {name: torch.cat([shard[name] for shard in shards]).numpy() for name in shards[0]}
+    order = np.argsort(columns["id"], kind="stable")
+    return {name: values[order] for name, values in columns.items()}
+
+
+def _finding_json(finding: Finding) -> dict[str, Any]:
+    return {**finding.__dict__, "verdict": str(finding.verdict)}

@@ -1,0 +1,142 @@
+"""Plans: what will be measured, in texts and digests, and what it is expected to cost."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from brinell.core.dataset import Dataset
+from brinell.core.errors import StoreError
+from brinell.core.network import Network
+from brinell.core.perturbation import Perturbation
+from brinell.core.probe import Probe
+from brinell.core.summary import Summary
+from brinell.engine.store import digest_of
+
+FORMAT = 1
+"""Raised when files of older runs can no longer be continued."""
+
+IDENTITY = ("format", "networks", "data", "perturbations", "probes", "summaries", "seed")
+"""The entries of plan.json that must agree for a run to be continued."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One network under one perturbation."""
+
+    net: str
+    perturbation: Perturbation
+    key: str
+
+
+@dataclass
+class Plan:
+    """Networks x perturbations, read by all probes.
+
+    Arguments:
+        nets: frozen copies by name. digests: of the networks as they were passed. training: who came in training mode.
+        shard: samples per shard; part of how a run is stored, not of what it measures.
+    """
+
+    nets: dict[str, Network]
+    data: Dataset
+    perturbations: tuple[Perturbation, ...]
+    probes: tuple[Probe, ...]
+    summaries: tuple[Summary, ...]
+    seed: int
+    shard: int
+    device: torch.device
+    training: dict[str, bool] = field(default_factory=dict)
+    suite: str = ""
+
+    def __post_init__(self) -> None:
+        self.digests = {name: net.digest for name, net in self.nets.items()}
+
+    def cells(self) -> Iterator[Cell]:
+        """All cells, network by network, in the plan's order."""
+        probes = "|".join(probe.key() for probe in self.probes)
+        for name in self.nets:
+            for perturbation in self.perturbations:
+                parts = (str(FORMAT), name, self.digests[name], self.data.digest, perturbation.key(), probes, str(self.seed))
+                yield Cell(name, perturbation, digest_of(*parts))
+
+    def to_json(self) -> dict[str, Any]:
+        """What plan.json holds."""
+        data = self.data
+        return {
+            "format": FORMAT,
+            "suite": self.suite,
+            "networks": {
+                name: {
+                    "recipe": net.recipe,
+                    "digest": self.digests[name],
+                    "notes": list(net.notes),
+                    "parameters": sum(p.numel() for p in net.module.parameters()),
+                    "training": self.training.get(name, False),
+                }
+                for name, net in self.nets.items()
+            },
+            "data": {
+                "spec": data.source, "digest": data.digest, "n": len(data), "shape": list(data.shape),
+                "classes": list(data.classes), "domain": list(data.domain), "note": data.note,
+            },
+            "perturbations": [p.spec() for p in self.perturbations],
+            "probes": [p.spec() for p in self.probes],
+            "summaries": [s.spec() for s in self.summaries],
+            "full": {c.spec(): c.spec(full=True) for c in (*self.perturbations, *self.probes, *self.summaries)},
+            "versions": {c.spec(): c.key().rpartition("@")[2] for c in (*self.perturbations, *self.probes, *self.summaries)},
+            "seed": self.seed,
+            "shard": self.shard,
+            "environment": environment(self.device),
+        }  # fmt: skip
+
+    def passes(self, cell: Cell) -> tuple[int, int]:
+        """(forwards, backwards) per sample that a cell costs at most."""
+        forwards, backwards = cell.perturbation.passes
+        if cell.perturbation.name == "clean":
+            own = [probe.passes for probe in self.probes]
+            return forwards + 1 + sum(f for f, _ in own), backwards + sum(b for _, b in own)
+        return forwards + 1, backwards
+
+
+def agree(old: dict[str, Any], new: dict[str, Any], place: str) -> None:
+    """Check that a stored plan is the one now asked for.
+
+    Raises:
+        StoreError: it is not; the entries that differ are named.
+    """
+    differ = []
+    for entry in IDENTITY:
+        if entry == "networks":
+            was, now = ({name: net["digest"] for name, net in plan.get(entry, {}).items()} for plan in (old, new))
+        elif entry == "data":
+            was, now = (plan.get(entry, {}).get("digest") for plan in (old, new))
+        else:
+            was, now = old.get(entry), new.get(entry)
+        if was != now:
+            differ.append(entry)
+    if differ:
+        raise StoreError(
+            f"{place} holds another run: its {', '.join(differ)} differ from what is asked now. Choose another --out, or repeat the "
+            f"old command to continue it"
+        )
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Where and with what this runs."""
+    import brinell
+
+    name = platform.processor() or platform.machine()
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    return {
+        "brinell": brinell.__version__, "torch": torch.__version__, "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores", "device": f"{device} ({name})",
+        "threads": torch.get_num_threads(), "date": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
+    }  # fmt: skip

@@ -1,0 +1,229 @@
+"""Shards: one network, a few hundred samples, all perturbations. Each perturbed batch is made once and read by every probe."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from brinell.core import norms
+from brinell.core.dataset import Dataset
+from brinell.core.draws import derive
+from brinell.core.errors import BrinellError, NetworkError, ThreatViolation
+from brinell.core.network import Counted, Network
+from brinell.core.perturbation import DONE, Attempt, Corruption, Perturbation
+from brinell.core.probe import Probe, View
+from brinell.core.record import Recording, pooled, record, whole
+from brinell.core.tally import Tallies, Tally, unpack
+
+EXPLAINED = (BrinellError, RuntimeError, ValueError, TypeError, ArithmeticError, LookupError)
+"""What an item may raise without taking the other cells with it: its cell or probe is FAILED with the reason."""
+
+
+@dataclass
+class Shard:
+    """What one shard of one cell leaves: sample columns, tallies by probe spec, cost, and failures with their reasons."""
+
+    samples: dict[str, Tensor] = field(default_factory=dict)
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    failure: str = ""
+    probe_failures: dict[str, str] = field(default_factory=dict)
+    forwards: int = 0
+    backwards: int = 0
+    seconds: float = 0.0
+
+    def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        kind, tensors = Tallies(self.tallies).pack()
+        tensors = {f"tally\t{name}": value for name, value in tensors.items()}
+        tensors |= {f"sample\t{name}": value for name, value in self.samples.items()}
+        about = {"kind": kind, "failure": self.failure, "probe_failures": self.probe_failures}
+        return tensors, {**about, "forwards": self.forwards, "backwards": self.backwards, "seconds": self.seconds}
+
+    @classmethod
+    def unpacked(cls, tensors: dict[str, Tensor], about: dict[str, Any]) -> Shard:
+        groups: dict[str, dict[str, Tensor]] = {"tally": {}, "sample": {}}
+        for path, value in tensors.items():
+            group, _, name = path.partition("\t")
+            groups[group][name] = value
+        kind = about.pop("kind")
+        return cls(groups["sample"], dict(unpack(kind, groups["tally"]).parts), **about)
+
+
+def reason(error: BaseException) -> str:
+    """An exception as one line that starts with its name."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def observe_shard(
+    net: Network, data: Dataset, positions: np.ndarray, perturbations: Sequence[Perturbation], probes: Sequence[Probe], *,
+    seed: int, device: torch.device,
+) -> Iterator[tuple[Perturbation, Shard]]:  # fmt: skip
+    """Measure some samples under each perturbation in turn.
+
+    Raises:
+        DataError: the samples cannot be read. NetworkError: the network fails on the clean samples.
+    """
+    x = data.x(positions).to(device)
+    if x.ndim == 4 and any(p.ndim == 4 for p in net.module.parameters()):
+        x = x.contiguous(memory_format=torch.channels_last)
+    batch = _Batch(net, data, positions, x, tuple(probes), seed, device)
+    for perturbation in perturbations:
+        with _own_random_state(seed, net.recipe, perturbation.spec(), int(positions[0]), device):
+            measured = batch.under(perturbation)
+        yield perturbation, measured
+
+
+class _Batch:
+    """The samples of a shard with their clean record."""
+
+    def __init__(
+        self, net: Network, data: Dataset, positions: np.ndarray, x: Tensor, probes: tuple[Probe, ...], seed: int, device: torch.device
+    ) -> None:
+        self.net, self.data, self.x, self.probes, self.seed = Counted(net), data, x, probes, seed
+        self.ids = torch.from_numpy(data.ids[positions])
+        self.y = data.labels(positions).to(device)
+        self.columns = {name: values[positions] for name, values in data.columns.items()}
+        needs = [probe.needs for probe in probes]
+        self.graph = any(need.graph for need in needs)
+        self.recorded = any(need.layers is not None for need in needs)
+        self.kinds = tuple(sorted({kind for need in needs if need.layers is not None for kind in need.kinds}))
+        self.keep = whole if any(need.layers is not None and not need.pooled for need in needs) else pooled
+        began = time.perf_counter()
+        with _own_random_state(seed, net.recipe, "clean", int(positions[0]), device):
+            try:
+                self.clean = self._pass(x, graph=self.graph)
+            except NetworkError:
+                raise
+            except RuntimeError as error:
+                raise NetworkError(
+                    f"{net.recipe} fails on {data.source} (a batch of shape {tuple(x.shape)}): {' '.join(str(error).split())}. "
+                    f"Check channels, side and normalisation of network and data"
+                ) from error
+        self._check_classes(net.recipe)
+        self.net.remember(x, self.clean[0].detach())
+        self.clean_seconds = time.perf_counter() - began
+        self.clean_passes = self.net.reset()
+
+    def _check_classes(self, recipe: str) -> None:
+        outputs, classes = self.clean[0].shape[1], len(self.data.classes)
+        if outputs < classes:
+            raise NetworkError(
+                f"{recipe} has {outputs} outputs but {self.data.source} has {classes} classes; load the network with classes={classes}"
+            )
+
+    def _pass(self, z: Tensor, *, graph: bool) -> tuple[Tensor, Recording]:
+        """Logits and recorded activations by one forward pass (no_grad, not inference mode: networks may keep tensors)."""
+        z = z.detach().requires_grad_(graph)
+        with torch.set_grad_enabled(graph):
+            if not self.recorded:
+                return self.net(z), Recording()
+            with record(self.net, kinds=self.kinds, keep=self.keep) as activations:
+                logits = self.net(z)
+            return logits, activations
+
+    def under(self, perturbation: Perturbation) -> Shard:
+        shard, began = Shard(), time.perf_counter()
+        try:
+            z, status = self._perturb(perturbation)
+            same = isinstance(perturbation, Corruption) and torch.equal(z, self.x)
+            logits, activations = self.clean if same else self._pass(z, graph=self.graph)
+        except EXPLAINED as error:
+            shard.failure = reason(error)
+        else:
+            shard.samples = self._samples(z, status, logits)
+            for probe in self.probes:
+                draws = derive(self.seed, "probe", probe.spec(), ids=self.ids, device=z.device)
+                try:
+                    view = self._view(probe, self.x if same else z, logits, activations)
+                    shard.tallies[probe.spec()] = probe.observe(view, draws=draws)
+                except EXPLAINED as error:
+                    shard.probe_failures[probe.spec()] = reason(error)
+        shard.forwards, shard.backwards = self.net.reset()
+        shard.seconds = time.perf_counter() - began
+        if perturbation.name == "clean":
+            shard.forwards, shard.backwards = shard.forwards + self.clean_passes[0], shard.backwards + self.clean_passes[1]
+            shard.seconds += self.clean_seconds
+        return shard
+
+    def _perturb(self, perturbation: Perturbation) -> tuple[Tensor, Tensor]:
+        draws = derive(self.seed, "perturb", perturbation.spec(), ids=self.ids, device=self.x.device)
+        made = perturbation(self.net, self.x, self.y, draws=draws)
+        attempt = made if isinstance(made, Attempt) else Attempt(made)
+        status = torch.full_like(self.y, DONE) if attempt.status is None else attempt.status.to(self.y)
+        z = attempt.z
+        if z.shape == self.x.shape and bool((status != DONE).any()):
+            z = torch.where((status == DONE).reshape(-1, *(1,) * (z.ndim - 1)), z, self.x)
+        inspect_points(perturbation, self.x, z, self.ids, self.data.domain)
+        return z, status
+
+    def _samples(self, z: Tensor, status: Tensor, logits: Tensor) -> dict[str, Tensor]:
+        """Per-sample columns: what was predicted and how far the sample was moved, in every norm."""
+        answered = torch.isfinite(logits).all(1)
+        predicted = torch.where(answered, logits.argmax(1), -1)
+        moved = z.double() - self.x.double()
+        columns = {
+            "id": self.ids, "label": self.y, "prediction": predicted, "correct": predicted == self.y, "finite": answered,
+            "status": status, **{f"l{p:g}": norms.length(moved, p) for p in (0, 1, 2, float("inf"))},
+        }  # fmt: skip
+        return {name: value.detach().cpu() for name, value in columns.items()}
+
+    def _view(self, probe: Probe, z: Tensor, logits: Tensor, activations: Recording) -> View:
+        need = probe.needs
+
+        def seen(z: Tensor, logits: Tensor, found: Recording, clean: View | None) -> View:
+            chosen = {} if need.layers is None else found.pick(need.layers, need.kinds)
+            if need.pooled and self.keep is whole:
+                chosen = {name: pooled(value) for name, value in chosen.items()}
+            net = self.net if need.net else None
+            return View(self.x, z, self.y, self.ids, logits, chosen, clean, net, self.data.classes, self.columns)
+
+        return seen(z, logits, activations, seen(self.x, *self.clean, None) if need.clean else None)
+
+
+def inspect_points(perturbation: Perturbation, x: Tensor, z: Tensor, ids: Tensor, domain: tuple[float, float]) -> None:
+    """The lab disposes: are the proposed points of the right shape, finite, inside the domain and inside the threat?
+
+    Raises:
+        ThreatViolation: some are not; the message names the first sample and how far it went.
+    """
+    name = perturbation.spec()
+    if z.shape != x.shape:
+        raise ThreatViolation(f"{name} returned shape {tuple(z.shape)} for inputs of shape {tuple(x.shape)}")
+    flat = z.flatten(1)
+    broken = ~torch.isfinite(flat).all(1)
+    if bool(broken.any()):
+        raise ThreatViolation(f"{name} returned NaN or inf for sample {int(ids[int(broken.nonzero()[0])])} ({int(broken.sum())} samples)")
+    outside = (flat < domain[0]).any(1) | (flat > domain[1]).any(1)
+    if bool(outside.any()):
+        row = int(outside.nonzero()[0])
+        raise ThreatViolation(
+            f"{name} left the domain [{domain[0]:g}, {domain[1]:g}]: sample {int(ids[row])} reaches from {float(flat[row].min()):.4g} "
+            f"to {float(flat[row].max()):.4g} ({int(outside.sum())} samples). Clamp the result to the domain"
+        )
+    threat = perturbation.threat
+    if threat is not None:
+        inside = threat.contains(x, z)
+        if not bool(inside.all()):
+            row = int((~inside).nonzero()[0])
+            distance = getattr(threat, "distance", None)
+            moved = f" moved {float(distance(x[row : row + 1], z[row : row + 1])):.4g}" if distance else ""
+            raise ThreatViolation(
+                f"{name} left {threat.spec()}: sample {int(ids[row])}{moved} ({int((~inside).sum())} samples). "
+                f"Project the result with threat.project"
+            )
+
+
+@contextmanager
+def _own_random_state(seed: int, recipe: str, use: str, first: int, device: torch.device) -> Iterator[None]:
+    """A scope in which torch's random state depends on these alone (for networks that turn out random); then it is as before."""
+    text = repr((seed, recipe, use, first)).encode()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1)
+        yield

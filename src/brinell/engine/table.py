@@ -1,0 +1,48 @@
+"""Tables of run directories: what is finished there, read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from brinell.core.lab import Table
+from brinell.core.measurement import Finding, Verdict
+from brinell.engine.store import Store
+
+
+def open_table(store: Store | str | Path) -> Table:
+    """The table of a run directory as far as it is finished.
+
+    Raises:
+        StoreError: it is no run directory, or a file of it is damaged.
+    """
+    store = store if isinstance(store, Store) else Store(Path(store))
+    plan = store.read_json("plan.json")
+    keys: dict[tuple[str, str], str] = {}
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for name in sorted(store.names("readings", ".parquet")):
+        rows = store.read_rows(f"readings/{name}.parquet")
+        if rows:
+            place = (rows[0]["net"], rows[0]["perturbation"])
+            keys[place], found[place] = name, rows
+    rows = [row for net in plan["networks"] for p in plan["perturbations"] for row in found.get((net, p), ())]
+    if store.has("summary.parquet"):
+        rows += store.read_rows("summary.parquet")
+    noted = store.read_json("findings.json") if store.has("findings.json") else []
+    findings = [Finding(**{**item, "verdict": Verdict(item["verdict"])}) for item in noted]
+
+    def samples(net: str, perturbation: str) -> dict[str, np.ndarray]:
+        key = keys.get((net, perturbation), "")
+        return store.read_columns(f"samples/{key}.parquet") if key and store.has(f"samples/{key}.parquet") else {}
+
+    def array(row: Mapping[str, Any]) -> np.ndarray | None:
+        key = keys.get((row["net"], row["perturbation"]), "")
+        if not key or not store.has(f"arrays/{key}.safetensors"):
+            return None
+        value = store.read_tensors(f"arrays/{key}.safetensors")[0].get(str(row["place"]))
+        return None if value is None else value.numpy()
+
+    return Table(plan, rows, findings, samples, array)
