@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -66,8 +68,9 @@ class Lab:
     ) -> None:
         if batch_size < 1:
             raise SpecError(f"a batch size of {batch_size} cannot be measured; give at least 1")
-        self._temporary = tempfile.TemporaryDirectory(prefix="brinell-") if directory is None else None
-        self.store = Store(self._temporary.name if self._temporary else Path(str(directory)))
+        self.store = Store(tempfile.mkdtemp(prefix="brinell-") if directory is None else directory)
+        if directory is None:
+            weakref.finalize(self, shutil.rmtree, self.store.root, ignore_errors=True)
         self.seed, self.batch_size, self.device = seed, batch_size, pick_device(device)
         self.progress: Progress = progress or Silent()
         self.executor: Executor = executor or Local()
@@ -87,15 +90,20 @@ class Lab:
         Raises:
             SpecError, DataError, NetworkError: an argument cannot be used; the message says which and why.
         """
-        samples = as_dataset(data)
         wrapped = as_networks(nets)
-        training = {name: any(part.training for part in net.module.modules()) for name, net in wrapped.items()}
-        asked = [as_component(Perturbation, item) for item in ("clean", *perturbations)]
+        samples = as_dataset(data)
         return Plan(
-            {name: net.frozen_copy(self.device) for name, net in wrapped.items()}, samples, tuple(dict.fromkeys(asked)),
-            tuple(dict.fromkeys(as_component(Probe, item) for item in probes)), tuple(dict.fromkeys(as_component(Summary, item) for item in summaries)),
-            self.seed, min(self.batch_size, len(samples)), self.device, training, suite,
-        )  # fmt: skip
+            nets={name: net.frozen_copy(self.device) for name, net in wrapped.items()},
+            data=samples,
+            perturbations=_distinct(Perturbation, ("clean", *perturbations)),
+            probes=_distinct(Probe, probes),
+            summaries=_distinct(Summary, summaries),
+            seed=self.seed,
+            shard=min(self.batch_size, len(samples)),
+            device=self.device,
+            training={name: any(part.training for part in net.module.modules()) for name, net in wrapped.items()},
+            suite=suite,
+        )
 
     def measure(
         self,
@@ -275,6 +283,10 @@ class Lab:
             tensors, about = self.store.read_tensors(path)
             results[name] = {k: tensors[k] if k in tensors else about["values"][k] for k in about["order"]}
         return [results[name] for name, _ in asked]
+
+
+def _distinct(kind: type[Any], items: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(dict.fromkeys(as_component(kind, item) for item in items))
 
 
 def _observe(net: Network, data: Dataset, positions: np.ndarray, perturbations: Any, probes: Any, seed: int, device: torch.device) -> Any:
