@@ -1,0 +1,108 @@
+"""Graded corruptions: published ladders of five severities, one ladder for each size of image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from brinell.core.draws import Draws
+from brinell.core.errors import DataError
+from brinell.core.perturbation import Corruption
+
+Preset = Literal["auto", "cifar", "tiny_imagenet", "imagenet"]
+Ladder = Mapping[str, tuple[tuple[float, ...], ...]]
+"""The parameters of severities 1 to 5 under each preset but `auto`."""
+
+_GUARD = 2.0**-13  # of a grey level: float32 rounding alone never turns level k into k - 1
+
+
+class Graded(Corruption):
+    """A corruption with five published severities: how much accuracy does an everyday fault of images cost, on average?
+
+    The faults and their parameters are those of CIFAR-10-C, Tiny ImageNet-C and ImageNet-C; each class holds its own
+    ladder. A subclass writes `corrupt`, which sees images in [0, 1] and the parameters of the chosen severity.
+
+    Arguments:
+        severity: 1 (mild) to 5 (strong).
+        preset: whose parameters are used. `auto` goes by the smaller side of the image: below 48 pixels `cifar`, below 128
+            `tiny_imagenet`, else `imagenet`. Under `cifar` a side below 32 multiplies the parameters that are lengths in
+            pixels by side / 32: a nonstandard extension, not part of the published sets.
+        quantize: give an 8-bit image, as published: clip to [0, 1], times 255, fraction cut off (not rounded), over 255.
+            (2^-13 of a level is added before the cut, so that a value that is level k but for float32 rounding stays k.)
+            False only clips.
+
+    Images are (n, channels, height, width) in [0, 1] with any number of channels and any sides.
+
+    Raises:
+        SpecError: severity is not one of 1..5, or the preset is unknown.
+        DataError: the inputs are not a batch of images, or leave [0, 1].
+
+    References: Hendrycks & Dietterich (2019), "Benchmarking Neural Network Robustness to Common Corruptions and
+        Perturbations", ICLR, https://arxiv.org/abs/1903.12261; parameters from the authors' three generator scripts
+        (make_cifar_c.py, make_tinyimagenet_c.py, make_imagenet_c.py of github.com/hendrycks/robustness).
+    """
+
+    telling = ("severity",)
+    severity: int = Field(default=3, ge=1, le=5)
+    preset: Preset = "auto"
+    quantize: bool = True
+    ladder: ClassVar[Ladder] = {}
+    lengths: ClassVar[tuple[int, ...]] = ()
+
+    def parameters(self, side: int) -> tuple[float, ...]:
+        """The numbers of the chosen severity for images whose smaller side has this many pixels."""
+        preset = preset_of(side) if self.preset == "auto" else self.preset
+        values = self.ladder[preset][self.severity - 1]
+        scale = min(1.0, side / 32) if preset == "cifar" else 1.0
+        return tuple(value * scale if at in self.lengths and scale < 1 else value for at, value in enumerate(values))
+
+    def corrupt(self, x: Tensor, parameters: tuple[float, ...], draws: Draws) -> Tensor:
+        """The corrupted images, (n, c, h, w), before clipping; x is float32 or float64 and must not be changed."""
+        raise TypeError(f"{type(self).__name__} does not say how it corrupts")
+
+    def __call__(self, net: Any, x: Tensor, y: Tensor, *, draws: Draws) -> Tensor:
+        check_images(x, self.spec())
+        wide = x if x.dtype in (torch.float32, torch.float64) else x.float()
+        z = self.corrupt(wide, self.parameters(min(x.shape[2:])), draws)
+        return truncate(z) if self.quantize else z.clamp(0, 1)
+
+
+def preset_of(side: int) -> str:
+    """The preset `auto` chooses for images whose smaller side has this many pixels.
+
+    Example:
+        >>> preset_of(32), preset_of(64), preset_of(224)
+        ('cifar', 'tiny_imagenet', 'imagenet')
+    """
+    return "cifar" if side < 48 else "tiny_imagenet" if side < 128 else "imagenet"
+
+
+def check_images(x: Tensor, who: str) -> None:
+    """Refuse what is not a batch of images in [0, 1].
+
+    Raises:
+        DataError: x is not (n, c, h, w), has an empty side, or holds NaN or a value outside [0, 1].
+    """
+    if x.ndim != 4 or 0 in x.shape[1:]:
+        raise DataError(f"{who} needs images of shape (n, channels, height, width); got {tuple(x.shape)}")
+    if not bool((x.amin() >= 0) & (x.amax() <= 1)):
+        wrong = ~((x >= 0) & (x <= 1)).flatten(1)
+        row = int(wrong.any(1).nonzero()[0, 0])
+        value = float(x.flatten(1)[row][wrong[row]][0])
+        raise DataError(
+            f"{who} needs images in [0, 1]; row {row} holds {value:g}. Give raw images over 255; normalisation belongs inside the network"
+        )
+
+
+def truncate(z: Tensor) -> Tensor:
+    """The published 8-bit form: clip to [0, 1], cut to whole grey levels, back to [0, 1].
+
+    Example:
+        >>> truncate(torch.tensor([-1.0, 0.5, 100 / 255, 2.0])).mul(255).round().tolist()
+        [0.0, 127.0, 100.0, 255.0]
+    """
+    return z.clamp(0, 1).mul_(255).add_(_GUARD).floor_().div_(255)
