@@ -15,11 +15,12 @@ from torch import Tensor
 
 from brinell.core.draws import Draws
 from brinell.core.goal import Goal, Loss
+from brinell.core.samples import Logits, PerSample, X, Y
 
 
 def goal_gradient(
-    net: Callable[[Tensor], Tensor], z: Tensor, y: Tensor, clean: Tensor, goal: Goal, kind: Loss = "cross_entropy"
-) -> tuple[Tensor, Tensor, Tensor]:
+    net: Callable[[Tensor], Tensor], z: X, y: Y, clean: Logits, goal: Goal, kind: Loss = "cross_entropy"
+) -> tuple[X, PerSample, Logits]:
     """Direction of steepest growth of the goal's loss in the input, the losses, and the logits, by one pass each way.
 
     The loss is differentiated at the logits in float64 and each sample's derivative is scaled to a largest entry of 1 before it
@@ -102,9 +103,9 @@ class Climb:
 
 def ascend(
     net: Callable[[Tensor], Tensor],
-    x: Tensor,
-    y: Tensor,
-    clean: Tensor,
+    x: X,
+    y: Y,
+    clean: Logits,
     goal: Goal,
     *,
     start: Callable[[Front], Tensor],

@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from brinell.core.component import Component
 from brinell.core.errors import UndefinedReading
+from brinell.core.samples import Logits, Mask, PerSample, Y
 
 Loss = Literal["cross_entropy", "margin"]
 """The surrogates a goal on the predicted class can be climbed with."""
 
 
-def margin(logits: Tensor, y: Tensor) -> Tensor:
+def margin(logits: Logits, y: Y) -> PerSample:
     """max of the other logits minus the logit of y, (n,): negative while y is predicted, 0 on the decision boundary.
 
     Example:
@@ -27,7 +27,7 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     return others - own
 
 
-def divergence(kind: str, clean: Tensor, logits: Tensor) -> Tensor:
+def divergence(kind: str, clean: Logits, logits: Logits) -> PerSample:
     """Divergence (n,), in nats, of the clean softmax P from the perturbed one Q: kl = KL(P|Q), reverse_kl = KL(Q|P), js.
 
     Computed from log-softmax throughout; js (Jensen-Shannon) is at most log 2.
@@ -44,11 +44,11 @@ def divergence(kind: str, clean: Tensor, logits: Tensor) -> Tensor:
 class Goal(Component):
     """What an attack is after. `loss` is what it climbs, `reached` is whether it has arrived; both per sample."""
 
-    def loss(self, logits: Tensor, y: Tensor, clean: Tensor, kind: Loss = "cross_entropy") -> Tensor:
+    def loss(self, logits: Logits, y: Y, clean: Logits, kind: Loss = "cross_entropy") -> PerSample:
         """(n,) numbers to maximise. logits: (n, K) at the perturbed inputs; clean: (n, K) at the clean ones; y: (n,) labels."""
         raise TypeError(f"{type(self).__name__} has no loss")
 
-    def reached(self, logits: Tensor, y: Tensor, clean: Tensor) -> Tensor:
+    def reached(self, logits: Logits, y: Y, clean: Logits) -> Mask:
         """(n,) bool; False everywhere for goals without an end, such as `maximise`."""
         raise TypeError(f"{type(self).__name__} has no end")
 
@@ -56,10 +56,10 @@ class Goal(Component):
 class Misclassify(Goal, name="misclassify"):
     """Any class but the label: reached when the label is not the predicted class."""
 
-    def loss(self, logits: Tensor, y: Tensor, clean: Tensor, kind: Loss = "cross_entropy") -> Tensor:
+    def loss(self, logits: Logits, y: Y, clean: Logits, kind: Loss = "cross_entropy") -> PerSample:
         return margin(logits, y) if kind == "margin" else F.cross_entropy(logits, y, reduction="none")
 
-    def reached(self, logits: Tensor, y: Tensor, clean: Tensor) -> Tensor:
+    def reached(self, logits: Logits, y: Y, clean: Logits) -> Mask:
         return logits.argmax(1) != y
 
 
@@ -76,7 +76,7 @@ class Target(Goal, name="target"):
     label: Literal["runner_up", "least_likely"] | int = "runner_up"
     positional = ("label",)
 
-    def targets(self, y: Tensor, clean: Tensor) -> Tensor:
+    def targets(self, y: Y, clean: Logits) -> Y:
         """(n,) class indices to be reached."""
         if isinstance(self.label, int):
             if not 0 <= self.label < clean.shape[1]:
@@ -85,11 +85,11 @@ class Target(Goal, name="target"):
         others = clean.scatter(1, y[:, None], -torch.inf if self.label == "runner_up" else torch.inf)
         return others.argmax(1) if self.label == "runner_up" else others.argmin(1)
 
-    def loss(self, logits: Tensor, y: Tensor, clean: Tensor, kind: Loss = "cross_entropy") -> Tensor:
+    def loss(self, logits: Logits, y: Y, clean: Logits, kind: Loss = "cross_entropy") -> PerSample:
         target = self.targets(y, clean)
         return -margin(logits, target) if kind == "margin" else -F.cross_entropy(logits, target, reduction="none")
 
-    def reached(self, logits: Tensor, y: Tensor, clean: Tensor) -> Tensor:
+    def reached(self, logits: Logits, y: Y, clean: Logits) -> Mask:
         return logits.argmax(1) == self.targets(y, clean)
 
 
@@ -102,12 +102,12 @@ class Maximise(Goal, name="maximise"):
     quantity: Literal["kl", "reverse_kl", "js", "cross_entropy", "margin"] = "kl"
     positional = ("quantity",)
 
-    def loss(self, logits: Tensor, y: Tensor, clean: Tensor, kind: Loss = "cross_entropy") -> Tensor:
+    def loss(self, logits: Logits, y: Y, clean: Logits, kind: Loss = "cross_entropy") -> PerSample:
         if self.quantity == "margin":
             return margin(logits, y)
         if self.quantity == "cross_entropy":
             return F.cross_entropy(logits, y, reduction="none")
         return divergence(self.quantity, clean, logits)
 
-    def reached(self, logits: Tensor, y: Tensor, clean: Tensor) -> Tensor:
+    def reached(self, logits: Logits, y: Y, clean: Logits) -> Mask:
         return torch.zeros(len(y), dtype=torch.bool, device=y.device)

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from brinell.core.draws import Draws
+from brinell.core.samples import PerSample, X, XMask
 
 
-def length(v: Tensor, p: float) -> Tensor:
+def length(v: X, p: float) -> PerSample:
     """The p-norm of each sample, (n,): sum of |v|^p to the 1/p; the count of non-zeros for p = 0, the maximum for p = inf.
 
     Example:
@@ -36,12 +37,12 @@ def dual(p: float) -> float:
     return {1: math.inf, 2: 2.0, math.inf: 1.0}[p]
 
 
-def scaled(v: Tensor, factor: Tensor) -> Tensor:
+def scaled(v: X, factor: PerSample) -> X:
     """Each sample times its own number: (n, *d) by (n,)."""
     return v * factor.reshape(-1, *(1,) * (v.ndim - 1))
 
 
-def steepest(g: Tensor, p: float, free: Tensor | None = None, count: int = 1) -> Tensor:
+def steepest(g: X, p: float, free: XMask | None = None, count: int = 1) -> X:
     """The direction u, |u|_p = 1, that maximises <g, u>; then <g, u> is the dual norm of g. Zero where g is zero.
 
     p = inf: sign(g). p = 2: g / |g|_2. p = 1: the sign of the largest entry there, nothing elsewhere; with `count` > 1 spread
@@ -66,7 +67,7 @@ def steepest(g: Tensor, p: float, free: Tensor | None = None, count: int = 1) ->
     return torch.zeros_like(flat).scatter_(1, best, picked).reshape(g.shape)
 
 
-def project(v: Tensor, eps: float, p: float, low: Tensor | float = -math.inf, high: Tensor | float = math.inf) -> Tensor:
+def project(v: X, eps: float, p: float, low: Tensor | float = -math.inf, high: Tensor | float = math.inf) -> X:
     """The point nearest to `v` (in L2) with |point|_p <= eps and low <= point <= high, where low <= 0 <= high.
 
     p = inf clamps. p = 2: clamp(t v, low, high) with the largest t <= 1 that is short enough. p = 1:

@@ -87,15 +87,16 @@ def _kept(call: Call) -> Call:
             raise DataError(f"{self.name}: {len(x)} inputs need as many integer labels and rows of draws; got {shape} and {len(draws)}")
         if len(x) == 0:
             return x.clone()
-        draws = draws.fork().to(x.device)
+        draws, version = draws.fork().to(x.device), x._version
         if isinstance(self, Attack):
             with frozen(net):
                 made = call(self, net, x.detach(), y, draws=draws)
         else:
             with torch.no_grad():
                 made = call(self, net, x, y, draws=draws)
-        z = made.z if isinstance(made, Attempt) else made
-        z = z.detach().to(x.dtype)
+        if x._version != version:
+            raise DataError(f"{self.name} changed its input in place; work on a copy (x.clone()), since others read the same tensor")
+        z = points(made).detach().to(x.dtype)
         if z.untyped_storage().data_ptr() == x.untyped_storage().data_ptr():
             z = z.clone()
         return Attempt(z, made.status, made.note) if isinstance(made, Attempt) else z

@@ -12,16 +12,17 @@ from torch import Tensor
 from brinell.core import norms
 from brinell.core.component import Component
 from brinell.core.draws import Draws
+from brinell.core.samples import Mask, PerSample, X
 
 
 class Threat(Component):
     """A set T(x) of inputs around each sample x: the question "robust against what?"."""
 
-    def contains(self, x: Tensor, z: Tensor) -> Tensor:
+    def contains(self, x: X, z: X) -> Mask:
         """(n,) bool: is z[i] in T(x[i]), up to rounding?"""
         raise TypeError(f"{type(self).__name__} does not say which points it contains")
 
-    def sample(self, x: Tensor, draws: Draws) -> Tensor:
+    def sample(self, x: X, draws: Draws) -> X:
         """One random point of T(x[i]) per sample."""
         raise TypeError(f"{type(self).__name__} cannot be sampled")
 
@@ -60,7 +61,7 @@ class Ball(Threat, name="ball"):
             raise ValueError(f"low={self.low:g} must lie below high={self.high:g}")
         return self
 
-    def distance(self, x: Tensor, z: Tensor) -> Tensor:
+    def distance(self, x: X, z: X) -> PerSample:
         """(n,) float64: |z - x| in the ball's norm."""
         return norms.length(z.double() - x.double(), self.norm)
 
@@ -71,13 +72,13 @@ class Ball(Threat, name="ball"):
         dtype = x.dtype if x.dtype == torch.float64 else torch.float32
         return norms.slack(self.norm, math.prod(x.shape[1:]), scale + self.eps, dtype)
 
-    def contains(self, x: Tensor, z: Tensor) -> Tensor:
+    def contains(self, x: X, z: X) -> Mask:
         """(n,) bool: inside the domain exactly and within eps up to the rounding of the input type; NaN is never inside."""
         flat = z.flatten(1)
         inside = (flat >= self.low).all(1) & (flat <= self.high).all(1)
         return inside & (self.distance(x, z) <= self.eps + self.slack(x))
 
-    def project(self, x: Tensor, z: Tensor) -> Tensor:
+    def project(self, x: X, z: X) -> X:
         """The point of T(x) nearest to z; z itself where it lies inside. x must lie in the domain."""
         moved = norms.project(z - x, self.eps, self.norm, *self._room(x))
         inside = (z - x == moved) & (z >= self.low) & (z <= self.high)
@@ -92,7 +93,7 @@ class Ball(Threat, name="ball"):
         """Entry-wise bounds of T(x): max(x - eps, low) and min(x + eps, high)."""
         return (x - self.eps).clamp(min=self.low), (x + self.eps).clamp(max=self.high)
 
-    def sample(self, x: Tensor, draws: Draws) -> Tensor:
+    def sample(self, x: X, draws: Draws) -> X:
         """Uniform in the ball, then moved into the domain entry by entry (which never leaves the ball)."""
         v = norms.uniform_in_ball(x.shape, self.norm, draws, x.dtype) * self.eps
         return self.project(x, (x + v).clamp(self.low, self.high))

@@ -70,10 +70,7 @@ def observe_shard(
     Raises:
         DataError: the samples cannot be read. NetworkError: the network fails on the clean samples.
     """
-    x = data.x(positions).to(device)
-    if x.ndim == 4 and any(p.ndim == 4 for p in net.module.parameters()):
-        x = x.contiguous(memory_format=torch.channels_last)
-    batch = _Batch(net, data, positions, x, tuple(probes), seed, device)
+    batch = _Batch(net, data, positions, tuple(probes), seed, device)
     for perturbation in perturbations:
         with _own_random_state(seed, net.recipe, perturbation.spec(), int(positions[0]), device):
             measured = batch.under(perturbation)
@@ -84,9 +81,11 @@ class _Batch:
     """The samples of a shard with their clean record."""
 
     def __init__(
-        self, net: Network, data: Dataset, positions: np.ndarray, x: Tensor, probes: tuple[Probe, ...], seed: int, device: torch.device
+        self, net: Network, data: Dataset, positions: np.ndarray, probes: tuple[Probe, ...], seed: int, device: torch.device
     ) -> None:
-        self.net, self.data, self.x, self.probes, self.seed = Counted(net), data, x, probes, seed
+        self.net, self.data, self.positions, self.probes, self.seed, self.device = Counted(net), data, positions, probes, seed, device
+        self.channels_last = len(data.shape) == 3 and any(p.ndim == 4 for p in net.module.parameters())
+        self.x = self._read()
         self.ids = torch.from_numpy(data.ids[positions])
         self.y = data.labels(positions).to(device)
         self.columns = {name: values[positions] for name, values in data.columns.items()}
@@ -98,18 +97,22 @@ class _Batch:
         began = time.perf_counter()
         with _own_random_state(seed, net.recipe, "clean", int(positions[0]), device):
             try:
-                self.clean = self._pass(x, graph=self.graph)
+                self.clean = self._pass(self.x, graph=self.graph)
             except NetworkError:
                 raise
             except RuntimeError as error:
                 raise NetworkError(
-                    f"{net.recipe} fails on {data.source} (a batch of shape {tuple(x.shape)}): {' '.join(str(error).split())}. "
+                    f"{net.recipe} fails on {data.source} (a batch of shape {tuple(self.x.shape)}): {' '.join(str(error).split())}. "
                     f"Check channels, side and normalisation of network and data"
                 ) from error
         self._check_classes(net.recipe)
-        self.net.remember(x, self.clean[0].detach())
+        self.net.remember(self.x, self.clean[0].detach())
         self.clean_seconds = time.perf_counter() - began
         self.clean_passes = self.net.reset()
+
+    def _read(self) -> Tensor:
+        x = self.data.x(self.positions).to(self.device)
+        return x.contiguous(memory_format=torch.channels_last) if self.channels_last else x
 
     def _check_classes(self, recipe: str) -> None:
         outputs, classes = self.clean[0].shape[1], len(self.data.classes)
@@ -129,13 +132,16 @@ class _Batch:
             return logits, activations
 
     def under(self, perturbation: Perturbation) -> Shard:
-        shard, began = Shard(), time.perf_counter()
+        shard, began, version = Shard(), time.perf_counter(), self.x._version
         try:
             z, status = self._perturb(perturbation)
             same = isinstance(perturbation, Corruption) and torch.equal(z, self.x)
             logits, activations = self.clean if same else self._pass(z, graph=self.graph)
         except EXPLAINED as error:
             shard.failure = reason(error)
+            if self.x._version != version:  # the perturbation wrote into the clean samples: the next one gets them as they were
+                self.x = self._read()
+                self.net.remember(self.x, self.clean[0].detach())
         else:
             shard.samples = self._samples(z, status, logits)
             for probe in self.probes:

@@ -1,0 +1,90 @@
+"""Sections on where the numbers come from: cells without an answer, what they cost, and what is needed to repeat them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from brinell.report.content import Content
+from brinell.report.section import Grid, Section
+
+DEAREST = 10
+
+
+def gaps(content: Content) -> Section | None:
+    """Planned cells without an accuracy, and readings that are undefined or failed, with the reason."""
+    lines = [(net, item.spec, "accuracy", "", answer.status, answer.reason) for net, item, answer in content.gaps()]
+    known = {(net, spec, name) for net, spec, name, *_ in lines}
+    lines += [
+        (row["net"], row.get("perturbation"), row["name"], row.get("layer"), str(row["status"]), row.get("reason"))
+        for row in content.table.rows
+        if row.get("status", "ok") != "ok" and row.get("probe") and (row["net"], row.get("perturbation"), row["name"]) not in known
+    ]
+    if not lines:
+        return None
+    lead = "What has no answer, and why. Missing cells were planned but are not in this table: the run is unfinished, or was cut."
+    header = ("network", "perturbation", "reading", "about", "status", "reason")
+    return Section("gaps", "Without an answer", (lead,), (), [], [Grid("Without an answer", header, lines)])
+
+
+def cost(content: Content) -> Section | None:
+    """What each cell cost: forward and backward passes of one sample, and seconds."""
+    lines = []
+    for net in content.networks:
+        for item in content.grades:
+            rows = content.cell(net, item.spec)
+            if any(row.get("seconds") is not None for row in rows):
+                lines.append((net, item.spec, *(max((row.get(column) or 0 for row in rows), default=0) for column in _COST)))
+    if not lines:
+        return None
+    lines.sort(key=lambda line: -line[-1])
+    totals: list[tuple[Any, ...]] = []
+    for net in content.networks:
+        own = [line for line in lines if line[0] == net]
+        totals.append((net, f"all {len(own)} cells", *(sum(line[at] for line in own) for at in (2, 3, 4))))
+    header = ("network", "perturbation", *_COST)
+    grids = [Grid(f"Totals, and the {min(DEAREST, len(lines))} dearest cells", header, [*totals, *lines[:DEAREST]])]
+    grids.append(Grid("Cost of every cell", header, lines, tidy=True))
+    return Section("cost", "Cost", ("Passes of one sample through the network, and seconds on the machine named below.",), (), [], grids)
+
+
+_COST = ("forwards", "backwards", "seconds")
+
+
+def provenance(content: Content) -> Section:
+    """What is needed to repeat the run."""
+    plan, data, rows = content.plan, content.data, content.table.rows
+    nets = [
+        (
+            net, about.get("recipe"), about.get("parameters"), about.get("digest"),
+            "training" if about.get("training") else "evaluation", "; ".join(about.get("notes") or ()),
+        )
+        for net in content.networks
+        for about in [_mapping(plan.get("networks", {}), net)]
+    ]  # fmt: skip
+    low_high = data.get("domain")
+    facts = [
+        ("data", data.get("spec")), ("data digest", data.get("digest")), ("samples", data.get("n")),
+        ("shape", " × ".join(str(side) for side in data.get("shape") or ())),
+        ("classes", ", ".join(str(name) for name in data.get("classes") or ())),
+        ("domain", f"[{low_high[0]:g}, {low_high[1]:g}]" if low_high else None), ("note on the data", data.get("note")),
+        ("suite", plan.get("suite")), ("seed", plan.get("seed")), *(plan.get("environment") or {}).items(),
+        ("versions", "; ".join(sorted({str(row["versions"]) for row in rows if row.get("versions")})[:20])),
+    ]  # fmt: skip
+    full = {row["perturbation"]: row.get("perturbation_full") for row in rows if row.get("perturbation")}
+    probes = {row["probe"]: row.get("probe_full") for row in rows if row.get("probe")}
+    specs = [("perturbation", item.spec, full.get(item.spec)) for item in content.grades]
+    specs += [("probe", text, probes.get(text)) for text in plan.get("probes", ())]
+    specs += [("summary", text, probes.get(text)) for text in plan.get("summaries", ())]
+    return Section(
+        "provenance", "Provenance", ("What is needed to repeat these numbers.",), (), [],
+        [
+            Grid("Networks", ("network", "recipe", "parameters", "digest", "found in mode", "notes"), nets),
+            Grid("Run", ("what", "value"), [(name, value) for name, value in facts if value not in (None, "")]),
+            Grid("Specs in full", ("kind", "spec", "with all fields"), specs, tidy=True),
+        ],
+    )  # fmt: skip
+
+
+def _mapping(networks: Any, net: str) -> dict[str, Any]:
+    about = networks.get(net) if isinstance(networks, dict) else None
+    return about if isinstance(about, dict) else {}

@@ -1,0 +1,122 @@
+"""The page people look at: one self-contained HTML file that asks nothing of the network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from brinell.core.errors import StoreError
+from brinell.core.lab import Table
+from brinell.report import verdict
+from brinell.report.accuracy import attacks, classes, corruptions, glance
+from brinell.report.content import Answer, Content
+from brinell.report.explanation import calibration, selectivity, summaries
+from brinell.report.figure import CHANCE, SYMBOLS
+from brinell.report.origin import cost, gaps, provenance
+from brinell.report.section import Section
+
+MARKS = "●■◆▲✚▼★✖"
+"""The symbols of charts as text, for legends."""
+
+_SPELLED = {
+    code: f"\\u{code:04x}" for code in (*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F)
+}
+_SPELLED = {code: text for code, text in _SPELLED.items() if chr(code) not in "\n\t"}
+
+
+def write_report(table: Table, path: str | Path) -> Path:
+    """Write a table as one HTML page: verdict, findings, charts with the tables behind them, cost and provenance.
+
+    The page works offline and alone. It treats all text of the table as text: names that hold markup are shown, not obeyed, and a
+    content security policy lets only the page's own two scripts run.
+
+    Arguments:
+        table: what a run measured; cells may be missing, and are then listed as such. path: the file to write.
+
+    Returns:
+        The path.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    place = Path(path)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(render(table), encoding="utf-8", errors="replace", newline="\n")
+    except OSError as error:
+        raise StoreError(f"cannot write the report {place}: {error.strerror or error}. Choose another place") from error
+    return place
+
+
+def sections(content: Content) -> list[Section]:
+    """All parts of the page that have something to show, in their order."""
+    found = [
+        glance(content), corruptions(content), *attacks(content), classes(content), selectivity(content), calibration(content),
+        summaries(content), gaps(content), cost(content), provenance(content),
+    ]  # fmt: skip
+    return [section for section in found if section is not None]
+
+
+def render(table: Table) -> str:
+    """The page as text."""
+    import jinja2
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
+
+    content = Content(table)
+    parts = sections(content)
+    figures = [panel.figure for section in parts for panel in section.panels]
+    scripts = [_script(get_plotlyjs()), _script(_own("page.js"))] if figures else [_script(_own("page.js"))]
+    environment = jinja2.Environment(
+        autoescape=True, finalize=_spelled, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    page = environment.from_string(_own("page.html"))
+    return page.render(
+        content=content,
+        sections=parts,
+        verdict=verdict,
+        bound_text=verdict.bound_text,
+        is_answer=lambda entry: isinstance(entry, Answer),
+        series=lambda which: "chance" if which == CHANCE else f"series-{which % len(SYMBOLS) + 1}",
+        mark=lambda which: "○" if which == CHANCE else MARKS[which % len(MARKS)],
+        styles=Markup(_own("page.css")),
+        figures=Markup(json_in_html(figures)),
+        scripts=[Markup(script) for script in scripts],
+        hashes=" ".join(_hash(script) for script in scripts),
+    )
+
+
+def json_in_html(value: Any) -> str:
+    r"""JSON that cannot end, or start, anything in the HTML around it.
+
+    Example:
+        >>> json_in_html("</script>")
+        '"\\u003c/script\\u003e"'
+    """
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    for mark in "<>&\u2028\u2029":
+        text = text.replace(mark, f"\\u{ord(mark):04x}")
+    return text
+
+
+def _own(name: str) -> str:
+    return resources.files("brinell.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _script(code: str) -> str:
+    """Code as it stands between script tags: with line ends as a browser reads them, and without an end tag inside."""
+    return code.replace("\r\n", "\n").replace("\r", "\n").replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def _hash(script: str) -> str:
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _spelled(value: Any) -> Any:
+    """Control characters and marks that turn the direction of text, spelled out, in every text that enters the page."""
+    return value.translate(_SPELLED) if type(value) is str else value
