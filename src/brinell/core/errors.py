@@ -5,6 +5,7 @@
       DataError          data cannot be read, or is not what it says it is          (also ValueError)
       NetworkError       a network cannot be made, called or recorded               (also ValueError)
         WeightsError     weights are unsafe, or do not fit the network
+        TamperedNetwork  a perturbation wrote into the network it was given
       ThreatViolation    a perturbation left its threat or the domain               (also ValueError)
       UndefinedReading   a quantity has no value for this input                     (also ValueError)
       StoreError         a run directory is unreadable or holds something else      (also ValueError)
@@ -31,6 +32,10 @@ class NetworkError(BrinellError, ValueError):
 
 class WeightsError(NetworkError):
     """A weights file is unsafe to load or does not fit the network it is meant for."""
+
+
+class TamperedNetwork(NetworkError):
+    """A perturbation changed the parameters of the network under test; the run stops, what was finished before is kept."""
 
 
 class ThreatViolation(BrinellError, ValueError):

@@ -90,13 +90,18 @@ def _kept(call: Call) -> Call:
         draws, version = draws.fork().to(x.device), x._version
         if isinstance(self, Attack):
             with frozen(net):
-                made = call(self, net, x.detach(), y, draws=draws)
+                made = call(self, net, x.detach(), y.clone(), draws=draws)  # the tensor itself: its logits are known
         else:
             with torch.no_grad():
-                made = call(self, net, x, y, draws=draws)
+                made = call(self, net, x.clone(), y.clone(), draws=draws)  # numpy writes in place without moving x._version
         if x._version != version:
             raise DataError(f"{self.name} changed its input in place; work on a copy (x.clone()), since others read the same tensor")
-        z = points(made).detach().to(x.dtype)
+        z, status = points(made), made.status if isinstance(made, Attempt) else None
+        if not isinstance(z, Tensor):
+            raise DataError(f"{self.name} returned {type(z).__name__}; expected a tensor of points, or an Attempt that holds one")
+        if status is not None and status.shape != y.shape:
+            raise DataError(f"{self.name} returned a status of shape {tuple(status.shape)} for {len(x)} samples")
+        z = z.detach().to(x.dtype)
         if z.untyped_storage().data_ptr() == x.untyped_storage().data_ptr():
             z = z.clone()
         return Attempt(z, made.status, made.note) if isinstance(made, Attempt) else z

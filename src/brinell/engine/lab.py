@@ -30,7 +30,7 @@ from brinell.engine.arguments import as_component, as_dataset, as_networks, pick
 from brinell.engine.local import Executor, Local
 from brinell.engine.plan import Cell, Plan, agree
 from brinell.engine.progress import Progress, Shown, Silent
-from brinell.engine.shards import Shard, observe_shard
+from brinell.engine.shards import EXPLAINED, Shard, observe_shard, reason
 from brinell.engine.store import Store, digest_of
 from brinell.engine.table import open_table
 
@@ -68,6 +68,8 @@ class Lab:
     ) -> None:
         if batch_size < 1:
             raise SpecError(f"a batch size of {batch_size} cannot be measured; give at least 1")
+        if not -(1 << 63) <= seed < 1 << 63:
+            raise SpecError(f"seed {seed} does not fit into 64 bits; give a smaller number")
         self.store = Store(tempfile.mkdtemp(prefix="brinell-") if directory is None else directory)
         if directory is None:
             weakref.finalize(self, shutil.rmtree, self.store.root, ignore_errors=True)
@@ -128,8 +130,7 @@ class Lab:
         """Measure what of a plan is not finished yet, and return the whole table."""
         plan = self._adopt(plan)
         cells = list(plan.cells())
-        finished = self.store.names("readings", ".parquet")
-        todo = [cell for cell in cells if cell.key not in finished]
+        todo = [cell for cell in cells if not self._finished(cell)]
         cost = {cell.key: sum(plan.passes(cell)) for cell in cells}
         total = float(sum(cost.values()) * len(plan.data))
         with Shown(self.progress):
@@ -139,7 +140,13 @@ class Lab:
                 for cell in todo:
                     if cell.net == name:
                         self._fold(plan, cell)
+            self.store.tidy(f"shards/{cell.key}" for cell in cells)
             return self._summarise(plan)
+
+    def _finished(self, cell: Cell) -> bool:
+        """Is there an answer? A cell that failed is tried again: what was wrong may be mended by now."""
+        path = f"readings/{cell.key}.parquet"
+        return self.store.has(path) and all(row["status"] != Status.FAILED for row in self.store.read_rows(path))
 
     def _adopt(self, plan: Plan) -> Plan:
         """Write plan.json, or continue the run that is there with its shard size."""
@@ -154,23 +161,47 @@ class Lab:
         if not cells:
             return
         net = plan.nets[cells[0].net]
-        ready = {cell.perturbation: self._prepare(plan, net, cell.perturbation) for cell in cells}
-        probes = [self._prepare(plan, net, probe) for probe in plan.probes]
-        keys = {ready[cell.perturbation].spec(): cell for cell in cells}
+        ready, unready = self._prepare_all(plan, net, [*(cell.perturbation for cell in cells), *plan.probes])
+        probes = [ready[probe] for probe in plan.probes if probe in ready]
+        mute = {probe.spec(): unready[probe] for probe in plan.probes if probe in unready}
+        by_spec = {cell.perturbation.spec(): cell for cell in cells}
         for number, positions in enumerate(plan.data.shards(plan.shard)):
-            missing = [cell for cell in cells if not self.store.has(_shard_path(cell, number))]
+            missing = [cell for cell in cells if not self.store.has(_shard_path(plan, cell, number))]
             for cell in cells:
                 if cell not in missing:
                     self.progress.advance(sum(plan.passes(cell)) * len(positions))
             if not missing:
                 continue
-            work = (net, plan.data, positions, [ready[cell.perturbation] for cell in missing], probes, plan.seed, self.device)
-            for results in self.executor.run(_observe, [work]):
+            able = [ready[cell.perturbation] for cell in missing if cell.perturbation in ready]
+            for cell in missing:
+                if cell.perturbation in unready:
+                    self._keep(plan, cell, number, len(positions), Shard(failure=unready[cell.perturbation]))
+            for results in self.executor.run(_observe, [(net, plan.data, positions, able, probes, plan.seed, self.device)]):
                 for perturbation, shard in results:
-                    cell = keys[perturbation.spec()]
-                    tensors, about = shard.pack()
-                    self.store.write_tensors(_shard_path(cell, number), tensors, about)
-                    self.progress.advance(sum(plan.passes(cell)) * len(positions), f"{cell.net}: {cell.perturbation.spec()}")
+                    shard.probe_failures |= mute
+                    self._keep(plan, by_spec[perturbation.spec()], number, len(positions), shard)
+
+    def _keep(self, plan: Plan, cell: Cell, number: int, samples: int, shard: Shard) -> None:
+        """Write a finished shard."""
+        try:
+            self.store.write_tensors(_shard_path(plan, cell, number), *shard.pack())
+        except StoreError:
+            if not self.store.has(f"readings/{cell.key}.parquet"):
+                raise
+            # another run on this directory has finished the cell meanwhile, and removed the folder of its shards
+        self.progress.advance(sum(plan.passes(cell)) * samples, f"{cell.net}: {cell.perturbation.spec()}")
+
+    def _prepare_all(self, plan: Plan, net: Network, items: list[Any]) -> tuple[dict[Any, Any], dict[Any, str]]:
+        """The items that could be prepared, and why the others could not."""
+        ready, unready = {}, {}
+        for item in items:
+            try:
+                ready[item] = self._prepare(plan, net, item)
+            except StoreError:
+                raise
+            except EXPLAINED as error:
+                unready[item] = reason(error)
+        return ready, unready
 
     def _prepare(self, plan: Plan, net: Network, item: Any) -> Any:
         """The item with what its `prepare` fitted on this network; fitted once and kept."""
@@ -184,16 +215,29 @@ class Lab:
         tensors, about = self.store.read_tensors(path)
         return item.prepared(None if about["none"] else tensors)
 
+    def _shard(self, plan: Plan, cell: Cell, number: int) -> Shard | None:
+        """A stored shard, measured again where its file is damaged; None when another run has finished the cell meanwhile."""
+        path = _shard_path(plan, cell, number)
+        for attempt in range(2):
+            try:
+                return Shard.unpacked(*self.store.read_tensors(path))
+            except FileNotFoundError:
+                if self.store.has(f"readings/{cell.key}.parquet"):
+                    return None
+            except StoreError:
+                if attempt:
+                    raise
+                self.store.drop(path)
+            self._measure_network(plan, [cell])
+        raise StoreError(f"{self.store.root / path} vanishes as soon as it is written; is something removing files there?")
+
     def _fold(self, plan: Plan, cell: Cell) -> None:
         """Add up a cell's shards in their order and write its files, the readings last."""
         total, tallies, columns = Shard(), {}, []
         for number, _ in enumerate(plan.data.shards(plan.shard)):
-            try:
-                shard = Shard.unpacked(*self.store.read_tensors(_shard_path(cell, number)))
-            except FileNotFoundError:
-                if self.store.has(f"readings/{cell.key}.parquet"):
-                    return  # another run on this directory has finished the cell meanwhile
-                raise StoreError(f"{self.store.root / _shard_path(cell, number)} has vanished; run again") from None
+            shard = self._shard(plan, cell, number)
+            if shard is None:
+                return
             total.failure = total.failure or shard.failure
             total.probe_failures = {**shard.probe_failures, **total.probe_failures}
             total.forwards, total.backwards = total.forwards + shard.forwards, total.backwards + shard.backwards
@@ -229,16 +273,20 @@ class Lab:
         )  # fmt: skip
 
     def _summarise(self, plan: Plan) -> Table:
-        table = open_table(self.store)
+        table = open_table(self.store, cells_only=True)
         findings: list[Finding] = []
         rows: list[dict[str, Any]] = []
+        arrays: dict[str, Tensor] = {}
         for summary in plan.summaries:
             for item in summary(table):
                 if isinstance(item, Finding):
                     findings.append(item)
-                else:
-                    rows.append({"place": len(rows), **self._row(plan, item[1], summary, item[0], None, Shard())})
-        if rows:
+                    continue
+                if item[1].array is not None:
+                    arrays[str(len(rows))] = torch.from_numpy(np.ascontiguousarray(item[1].array))
+                rows.append({"place": len(rows), **self._row(plan, item[1], summary, item[0], None, Shard())})
+        if plan.summaries:
+            self.store.write_tensors("arrays/summary.safetensors", arrays, {})
             self.store.write_rows("summary.parquet", rows, ROW_COLUMNS)
         self.store.write_json("findings.json", [_finding_json(finding) for finding in findings])
         table = open_table(self.store)
@@ -293,8 +341,9 @@ def _observe(net: Network, data: Dataset, positions: np.ndarray, perturbations: 
     return observe_shard(net, data, positions, perturbations, probes, seed=seed, device=device)
 
 
-def _shard_path(cell: Cell, number: int) -> str:
-    return f"shards/{cell.key}/{number:05d}.safetensors"
+def _shard_path(plan: Plan, cell: Cell, number: int) -> str:
+    """The size is part of the name: runs that started at the same moment with two batch sizes cannot mix their shards."""
+    return f"shards/{cell.key}/{plan.shard}-{number:05d}.safetensors"
 
 
 def _read(plan: Plan, cell: Cell, total: Shard, tallies: dict[str, Tally]) -> Iterable[tuple[Probe | None, Reading]]:

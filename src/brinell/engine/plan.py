@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import time
@@ -22,7 +23,7 @@ from brinell.engine.store import digest_of
 FORMAT = 1
 """Raised when files of older runs can no longer be continued."""
 
-IDENTITY = ("format", "networks", "data", "perturbations", "probes", "summaries", "seed")
+IDENTITY = ("format", "networks", "data", "perturbations", "probes", "summaries", "full", "versions", "seed")
 """The entries of plan.json that must agree for a run to be continued."""
 
 
@@ -84,7 +85,8 @@ class Plan:
             },
             "data": {
                 "spec": data.source, "digest": data.digest, "n": len(data), "shape": list(data.shape),
-                "classes": list(data.classes), "domain": list(data.domain), "note": data.note,
+                "classes": list(data.classes), "note": data.note,
+                "domain": [end if math.isfinite(end) else str(end) for end in data.domain],
             },
             "perturbations": [p.spec() for p in self.perturbations],
             "probes": [p.spec() for p in self.probes],
@@ -105,12 +107,14 @@ class Plan:
         return forwards + 1, backwards
 
 
-def agree(old: dict[str, Any], new: dict[str, Any], place: str) -> None:
+def agree(old: Any, new: dict[str, Any], place: str) -> None:
     """Check that a stored plan is the one now asked for.
 
     Raises:
         StoreError: it is not; the entries that differ are named.
     """
+    if not isinstance(old, dict) or "shard" not in old:
+        raise StoreError(f"{place}/plan.json is not the plan of a run. Choose another --out")
     differ = []
     for entry in IDENTITY:
         if entry == "networks":

@@ -52,7 +52,8 @@ class Lines:
 
     def stop(self) -> None:
         if self.title:
-            self.say(f"{self.title}: finished in {_duration(time.monotonic() - self.began)}")
+            how = "finished" if self.done >= self.total * (1 - 1e-9) else f"stopped at {self.done / self.total:.0%},"
+            self.say(f"{self.title}: {how} in {_duration(time.monotonic() - self.began)}")
             self.title = ""
 
 
@@ -87,7 +88,7 @@ class Bar:
 
     def stop(self) -> None:
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._bar.tasks[0].total, note="")
+            self._bar.update(self._task, note="")
             self._bar.stop()
             self._bar = None
 

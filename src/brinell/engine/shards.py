@@ -16,15 +16,16 @@ from torch import Tensor
 from brinell.core import norms
 from brinell.core.dataset import Dataset
 from brinell.core.draws import derive
-from brinell.core.errors import BrinellError, NetworkError, ThreatViolation
+from brinell.core.errors import NetworkError, TamperedNetwork, ThreatViolation
 from brinell.core.network import Counted, Network
 from brinell.core.perturbation import DONE, Attempt, Corruption, Perturbation
 from brinell.core.probe import Probe, View
 from brinell.core.record import Recording, pooled, record, whole
 from brinell.core.tally import Tallies, Tally, unpack
 
-EXPLAINED = (BrinellError, RuntimeError, ValueError, TypeError, ArithmeticError, LookupError)
-"""What an item may raise without taking the other cells with it: its cell or probe is FAILED with the reason."""
+EXPLAINED = Exception
+"""What an item may raise without taking the other cells with it: its cell or probe is FAILED with the reason. Items are other
+people's code, which may raise anything."""
 
 
 @dataclass
@@ -84,8 +85,9 @@ class _Batch:
         self, net: Network, data: Dataset, positions: np.ndarray, probes: tuple[Probe, ...], seed: int, device: torch.device
     ) -> None:
         self.net, self.data, self.positions, self.probes, self.seed, self.device = Counted(net), data, positions, probes, seed, device
-        self.channels_last = len(data.shape) == 3 and any(p.ndim == 4 for p in net.module.parameters())
-        self.x = self._read()
+        self.x = data.x(positions).to(device)
+        if len(data.shape) == 3 and any(p.ndim == 4 for p in net.module.parameters()):
+            self.x = self.x.contiguous(memory_format=torch.channels_last)
         self.ids = torch.from_numpy(data.ids[positions])
         self.y = data.labels(positions).to(device)
         self.columns = {name: values[positions] for name, values in data.columns.items()}
@@ -100,19 +102,19 @@ class _Batch:
                 self.clean = self._pass(self.x, graph=self.graph)
             except NetworkError:
                 raise
-            except RuntimeError as error:
+            except Exception as error:  # the network is the user's code
+                full = isinstance(error, torch.OutOfMemoryError | MemoryError)
+                remedy = "Give a smaller batch size" if full else "Check channels, side and normalisation of network and data"
                 raise NetworkError(
-                    f"{net.recipe} fails on {data.source} (a batch of shape {tuple(self.x.shape)}): {' '.join(str(error).split())}. "
-                    f"Check channels, side and normalisation of network and data"
+                    f"{net.recipe} fails on {data.source} (a batch of shape {tuple(self.x.shape)}): {reason(error)}. {remedy}"
                 ) from error
         self._check_classes(net.recipe)
-        self.net.remember(self.x, self.clean[0].detach())
         self.clean_seconds = time.perf_counter() - began
         self.clean_passes = self.net.reset()
 
-    def _read(self) -> Tensor:
-        x = self.data.x(self.positions).to(self.device)
-        return x.contiguous(memory_format=torch.channels_last) if self.channels_last else x
+    def _weights(self) -> int:
+        """Changes whenever a parameter is written to."""
+        return sum(p._version for p in self.net.module.parameters()) if self.net.module else 0
 
     def _check_classes(self, recipe: str) -> None:
         outputs, classes = self.clean[0].shape[1], len(self.data.classes)
@@ -132,16 +134,15 @@ class _Batch:
             return logits, activations
 
     def under(self, perturbation: Perturbation) -> Shard:
-        shard, began, version = Shard(), time.perf_counter(), self.x._version
+        shard, began = Shard(), time.perf_counter()
         try:
             z, status = self._perturb(perturbation)
             same = isinstance(perturbation, Corruption) and torch.equal(z, self.x)
             logits, activations = self.clean if same else self._pass(z, graph=self.graph)
+        except TamperedNetwork:
+            raise
         except EXPLAINED as error:
             shard.failure = reason(error)
-            if self.x._version != version:  # the perturbation wrote into the clean samples: the next one gets them as they were
-                self.x = self._read()
-                self.net.remember(self.x, self.clean[0].detach())
         else:
             shard.samples = self._samples(z, status, logits)
             for probe in self.probes:
@@ -160,7 +161,12 @@ class _Batch:
 
     def _perturb(self, perturbation: Perturbation) -> tuple[Tensor, Tensor]:
         draws = derive(self.seed, "perturb", perturbation.spec(), ids=self.ids, device=self.x.device)
-        made = perturbation(self.net, self.x, self.y, draws=draws)
+        x = self.x.clone()  # whatever a perturbation does to its input, the next one gets the clean samples
+        self.net.remember(x, self.clean[0].detach())
+        weights = self._weights()
+        made = perturbation(self.net, x, self.y, draws=draws)
+        if self._weights() != weights:
+            raise TamperedNetwork(f"{perturbation.spec()} changed the network's parameters: nothing measured after it can be trusted")
         attempt = made if isinstance(made, Attempt) else Attempt(made)
         status = torch.full_like(self.y, DONE) if attempt.status is None else attempt.status.to(self.y)
         z = attempt.z
@@ -171,7 +177,7 @@ class _Batch:
 
     def _samples(self, z: Tensor, status: Tensor, logits: Tensor) -> dict[str, Tensor]:
         """Per-sample columns: what was predicted and how far the sample was moved, in every norm."""
-        answered = torch.isfinite(logits).all(1)
+        answered = (logits < torch.inf).all(1)  # -inf is an answer ("never this class"), NaN and +inf are none
         predicted = torch.where(answered, logits.argmax(1), -1)
         moved = z.double() - self.x.double()
         columns = {

@@ -4,7 +4,7 @@
     readings/CELL.parquet        one row per measurement of a finished cell (a network under a perturbation); written last
     samples/CELL.parquet         one row per sample of a finished cell
     arrays/CELL.safetensors      per-unit and per-sample values behind the readings
-    shards/CELL/00000.safetensors   tallies and sample rows of finished shards; removed when their cell is finished
+    shards/CELL/SIZE-00000.safetensors   tallies and sample rows of finished shards; removed when their cell is finished
     states/, networks/, results/ what components fitted, hardened networks, results of `lab.map`
     summary.parquet, findings.json  read off the finished cells
 
@@ -18,8 +18,10 @@ import hashlib
 import json
 import os
 import shutil
+import sys
+import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,9 @@ TYPES = {
     "value": "DOUBLE", "low": "DOUBLE", "high": "DOUBLE", "confidence": "DOUBLE", "seconds": "DOUBLE",
     "n": "BIGINT", "seed": "BIGINT", "forwards": "BIGINT", "backwards": "BIGINT", "place": "BIGINT",
 }  # fmt: skip
+
+_TEMPORARY = ".unfinished"
+_LONG_AGO = 3600.0  # seconds; writing one file takes no such time
 
 
 def digest_of(*parts: str) -> str:
@@ -70,15 +75,16 @@ class Store:
     def _new(self, path: str | Path) -> Iterator[Path]:
         """A temporary name; what is written there appears under the real one at once and whole, or not at all."""
         final = self.root / path
-        temporary = final.with_name(f".{final.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+        temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}{_TEMPORARY}")
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
             temporary.replace(final)
-        except OSError as error:
-            raise StoreError(f"cannot write {final}: {error.strerror or error}. What was finished before is kept; run again") from error
+        except (OSError, *_duckdb_errors()) as error:
+            why = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+            raise StoreError(f"cannot write {final}: {why}. What was finished before is kept; run again") from error
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -127,6 +133,8 @@ class Store:
             if _digest(tensors, note["about"]) != note["digest"]:
                 raise ValueError("its digest does not match its content")
             return tensors, json.loads(note["about"])
+        except FileNotFoundError:
+            raise  # another run removed it meanwhile
         except (SafetensorError, OSError, ValueError, KeyError) as error:
             raise StoreError(f"{place} is damaged ({error}); delete it and run again") from error
 
@@ -174,9 +182,28 @@ class Store:
         place = self.root / folder
         return {file.name.removesuffix(suffix) for file in place.glob(f"*{suffix}") if not file.name.startswith(".")}
 
-    def drop(self, folder: str) -> None:
-        """Remove a folder whose content is no longer needed; another run may be doing the same."""
-        shutil.rmtree(self.root / folder, ignore_errors=True)
+    def drop(self, path: str) -> None:
+        """Remove a file or folder that is no longer needed; another run may be doing the same."""
+        shutil.rmtree(self.root / path, ignore_errors=True)
+        with suppress(OSError):
+            (self.root / path).unlink(missing_ok=True)
+
+    def tidy(self, folders: Iterable[str]) -> None:
+        """Remove folders that an interrupted run left, and temporary files that nobody can be writing any more."""
+        for folder in folders:
+            self.drop(folder)
+        with suppress(OSError):
+            (self.root / "shards").rmdir()
+        for file in self.root.rglob(f".*{_TEMPORARY}"):
+            with suppress(OSError):
+                if time.time() - file.stat().st_mtime > _LONG_AGO:
+                    file.unlink()
+
+
+def _duckdb_errors() -> tuple[type[Exception], ...]:
+    """What DuckDB raises when it cannot write; nothing before it is in use."""
+    duckdb = sys.modules.get("duckdb")
+    return (duckdb.IOException,) if duckdb else ()
 
 
 def _quoted(path: Path) -> str:

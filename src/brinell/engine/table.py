@@ -8,18 +8,22 @@ from typing import Any
 
 import numpy as np
 
+from brinell.core.errors import StoreError
 from brinell.core.lab import Table
 from brinell.core.measurement import Finding, Verdict
 from brinell.engine.store import Store
 
 
-def open_table(store: Store | str | Path) -> Table:
-    """The table of a run directory as far as it is finished.
+def open_table(store: Store | str | Path, *, cells_only: bool = False) -> Table:
+    """The table of a run directory as far as it is finished; with `cells_only` without what summaries said of it.
 
     Raises:
         StoreError: it is no run directory, or a file of it is damaged.
     """
-    store = store if isinstance(store, Store) else Store(Path(store))
+    if not isinstance(store, Store):
+        if not Path(store).is_dir():
+            raise StoreError(f"{store} is no directory; give the --out of an earlier run")
+        store = Store(store)
     plan = store.read_json("plan.json")
     keys: dict[tuple[str, str], str] = {}
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -29,9 +33,9 @@ def open_table(store: Store | str | Path) -> Table:
             place = (rows[0]["net"], rows[0]["perturbation"])
             keys[place], found[place] = name, rows
     rows = [row for net in plan["networks"] for p in plan["perturbations"] for row in found.get((net, p), ())]
-    if store.has("summary.parquet"):
+    if store.has("summary.parquet") and not cells_only:
         rows += store.read_rows("summary.parquet")
-    noted = store.read_json("findings.json") if store.has("findings.json") else []
+    noted = store.read_json("findings.json") if store.has("findings.json") and not cells_only else []
     findings = [Finding(**{**item, "verdict": Verdict(item["verdict"])}) for item in noted]
 
     def samples(net: str, perturbation: str) -> dict[str, np.ndarray]:
@@ -39,7 +43,7 @@ def open_table(store: Store | str | Path) -> Table:
         return store.read_columns(f"samples/{key}.parquet") if key and store.has(f"samples/{key}.parquet") else {}
 
     def array(row: Mapping[str, Any]) -> np.ndarray | None:
-        key = keys.get((row["net"], row["perturbation"]), "")
+        key = keys.get((row["net"], row["perturbation"]), "") if row["perturbation"] else "summary"
         if not key or not store.has(f"arrays/{key}.safetensors"):
             return None
         value = store.read_tensors(f"arrays/{key}.safetensors")[0].get(str(row["place"]))

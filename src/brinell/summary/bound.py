@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from pydantic import Field
@@ -74,7 +75,9 @@ class RobustAccuracy(Summary, name="bound"):
     def _upper(self, ball: Ball, measured: list[Cell], room: Room) -> Reading:
         survived = room.survived(measured, ball)
         if survived is None:
-            return Reading.undefined("robust_accuracy", "no measured point lies in this threat", layer=ball.spec())
+            return replace(
+                Reading.undefined("robust_accuracy", "no measured point lies in this threat", layer=ball.spec()), bound=Bound.UPPER
+            )
         mute = np.logical_or.reduce([~cell.samples["finite"] & room.inside(cell, ball) for cell in measured])
         reason = f"{mute.sum()} samples have NaN or inf among their logits and count as not correct" if mute.any() else ""
         return self._share(survived, ball, Bound.UPPER, reason)

@@ -78,7 +78,7 @@ class Room:
     def __init__(self, table: Table) -> None:
         self.shape = tuple(int(size) for size in table.plan["data"]["shape"])
         self.entries = math.prod(self.shape)
-        self.low, self.high = table.plan["data"]["domain"]
+        self.low, self.high = (float(end) for end in table.plan["data"]["domain"])  # an infinite end may be a text
 
     def inside(self, cell: Cell, ball: Ball) -> np.ndarray:
         """(n,) bool: does the point of each sample lie in the ball, by its measured distance or because the lab has checked it?

@@ -1,0 +1,182 @@
+"""Networks that fool careless evaluations: each is caught by the finding of its name, and a healthy one by none."""
+
+import pytest
+import torch
+from torch import nn
+
+import brinell as br
+from brinell.core.measurement import Verdict
+
+PGD = "pgd(steps=20, restarts=3, threat=ball(eps=0.15))"
+NOISE = "uniform_noise(threat=ball(eps=0.15))"
+
+
+class Around(nn.Module):
+    """A network around another one."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+
+class Probabilities(Around):
+    def forward(self, x):
+        return self.net(x).softmax(1)
+
+
+class Saturated(Around):
+    def forward(self, x):
+        return self.net(x) * 1000
+
+
+class Detached(Around):
+    def forward(self, x):
+        return self.net(x.detach())
+
+
+class Silent(Around):
+    def forward(self, x):
+        with torch.no_grad():
+            return self.net(x)
+
+
+class Quantised(Around):
+    def forward(self, x):
+        return self.net((x * 16).round() / 16)
+
+
+class Dropping(Around):
+    def forward(self, x):
+        return self.net(nn.functional.dropout(x, 0.3, training=True))
+
+
+class Noisy(Around):
+    def forward(self, x):
+        return self.net(x + 0.05 * torch.randn_like(x))
+
+
+class Counting(Around):
+    """Keeps state: each pass looks at slightly other inputs."""
+
+    def forward(self, x):
+        self.passes = getattr(self, "passes", 0) + 1
+        return self.net(x + 0.01 * self.passes)
+
+
+class BatchCentred(Around):
+    def forward(self, x):
+        return self.net(x - x.mean(0))
+
+
+class BatchNormalised(Around):
+    """Batch statistics in evaluation mode; it refuses a batch of one."""
+
+    def forward(self, x):
+        logits = self.net(x)
+        return nn.functional.batch_norm(logits, None, None, training=True)
+
+
+class NaN(Around):
+    def forward(self, x):
+        return self.net(x) * float("nan")
+
+
+class SometimesInfinite(Around):
+    """Infinite for bright samples."""
+
+    def forward(self, x):
+        logits = self.net(x)
+        return torch.where(x.flatten(1).mean(1, keepdim=True) > 0.33, torch.inf, logits)
+
+
+class WantsStandardised(Around):
+    """Its first layer saturates above 0: to it the background is what lies below the mean."""
+
+    def forward(self, x):
+        return self.net(torch.sigmoid(10 * (x + 0.5)))
+
+
+class WantsGreyLevels(Around):
+    """Its input is 0..255."""
+
+    def forward(self, x):
+        return self.net(x / 255)
+
+
+def test_a_healthy_network_passes_every_check(healthy, audit):
+    table = audit(healthy, [PGD, NOISE, "pgd(steps=20, restarts=3, threat=ball(eps=0.05))", "fgsm(threat=ball(eps=0.15))"])
+    assert [(item.name, item.message) for item in table.findings if item.verdict is not Verdict.PASS] == []
+    assert {item.name for item in table.findings} == {
+        "domain", "failed_cells", "train_mode", "nonfinite_output", "chance", "probabilities", "normalisation", "random_forward",
+        "batch_dependence", "no_gradient", "zero_gradients", "noise_control", "one_step", "monotone",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "sabotage, name, verdict",
+    [
+        (Probabilities, "probabilities", Verdict.FLAG),
+        (Saturated, "zero_gradients", Verdict.FLAG),
+        (Quantised, "zero_gradients", Verdict.FAIL),
+        (Detached, "no_gradient", Verdict.FAIL),
+        (Silent, "no_gradient", Verdict.FAIL),
+        (Dropping, "random_forward", Verdict.FLAG),
+        (Noisy, "random_forward", Verdict.FLAG),
+        (Counting, "random_forward", Verdict.FLAG),
+        (BatchCentred, "batch_dependence", Verdict.FLAG),
+        (BatchNormalised, "batch_dependence", Verdict.FLAG),
+        (NaN, "nonfinite_output", Verdict.FAIL),
+        (SometimesInfinite, "nonfinite_output", Verdict.FAIL),
+        (WantsStandardised, "normalisation", Verdict.FLAG),
+        (WantsGreyLevels, "normalisation", Verdict.FLAG),
+    ],
+)
+def test_a_sabotaged_network_is_caught_by_name(sabotage, name, verdict, healthy, audit, finding):
+    found = finding(audit(sabotage(healthy).eval(), [PGD]), name)
+    assert found.verdict is verdict, found
+    assert found.net == "net" and found.value is not None and found.threshold is not None
+    assert found.value > found.threshold
+
+
+def test_only_the_network_that_is_sabotaged_is_blamed(healthy, data):
+    nets = {"good": healthy, "bad": Probabilities(healthy).eval()}
+    table = br.Lab(device="cpu").measure(nets, data, probes=["diagnostics"], summaries=["checks"])
+    blamed = {(item.net, item.name) for item in table.findings if item.verdict is not Verdict.PASS}
+    assert blamed == {("bad", "probabilities")}
+
+
+def test_training_mode_is_said_and_undone(healthy, audit, finding):
+    net = nn.Sequential(nn.Dropout(0.9), healthy).train()
+    table = audit(net)
+    assert finding(table, "train_mode").verdict is Verdict.FLAG
+    assert finding(table, "random_forward").verdict is Verdict.PASS  # it was measured in evaluation mode
+    assert net.training and net[0].training
+
+
+def test_an_untrained_network_is_no_better_than_chance(data, audit, finding):
+    net = br.load_network("mlp(widths=(16,))", shape=data.shape, classes=10)
+    found = finding(audit(net), "chance")
+    assert found.verdict is Verdict.FLAG and "randomly initialised" in found.message
+
+
+def test_shuffled_labels_are_no_better_than_chance(healthy, data, finding):
+    wrong = br.Dataset.from_arrays(data.x(), (data.labels() + 3) % 10, classes=10)
+    table = br.Lab(device="cpu").measure({"net": healthy}, wrong, summaries=["checks"])
+    assert finding(table, "chance").verdict is Verdict.FLAG
+    assert "diagnostics" in finding(table, "diagnostics").message and finding(table, "diagnostics").verdict is Verdict.FLAG
+
+
+def test_samples_without_an_answer_are_not_robust(healthy, audit, data):
+    table = audit(SometimesInfinite(healthy).eval(), [PGD])
+    (upper,) = table.select(name="robust_accuracy", bound="upper")
+    bright = data.x().flatten(1).mean(1) > 0.33
+    assert 0 < upper["value"] <= 1 - bright.float().mean().item()
+    assert "NaN or inf" in upper["reason"]
+    assert table.row("nonfinite_share")["value"] == pytest.approx(bright.float().mean().item())
+
+
+def test_a_masked_gradient_is_betrayed_by_noise(healthy, audit, finding):
+    blind = "pgd(steps=5, random_start=False, threat=ball(eps=0.6))"
+    table = audit(Quantised(healthy).eval(), [blind, "uniform_noise(threat=ball(eps=0.6))"])
+    found = finding(table, "noise_control")
+    assert found.verdict is Verdict.FAIL and found.value > 0
