@@ -129,7 +129,7 @@ def demo(*, out: Path = Path("demo"), seed: int = 0, device: Device = "auto") ->
     return status
 
 
-DEMO_TRAINING = "fit(epochs=12)"
+DEMO_TRAINING = "fit(batch_size=32, epochs=6, lr=0.1, schedule=onecycle)"
 """What `brinell demo` trains with: at least 97 % test accuracy in well under a minute on two cores."""
 
 
