@@ -89,7 +89,7 @@ def _against_eps(content: Content, norm: str, balls: dict[str, tuple[str, float,
     families = list(dict.fromkeys((item.kind, item.family) for item in content.of_kind("attack", scale=norm)))
     controls = list(dict.fromkeys((item.kind, item.family) for item in content.of_kind("control", scale=norm)))
     numbered = [*enumerate(families), *((CHANCE, control) for control in controls)]
-    panels, rows = [], []
+    panels, rows, barred = [], [], False
     ticks = {
         0.0: "0",
         **{item.size: item.shown for item in tried},
@@ -110,6 +110,7 @@ def _against_eps(content: Content, norm: str, balls: dict[str, tuple[str, float,
             scale, size, shown = balls.get(known.threat, ("", 0.0, ""))
             if scale == norm and (known.lower, known.upper) != (None, None):
                 bars.append((size, f"eps {shown}: {known}", known.lower or 0.0, 1.0 if known.upper is None else known.upper))
+        barred = barred or bool(bars)
         hardest = content.hardest(net, "attack", scale=norm)
         said = f"lowest under {hardest.title}: {content.accuracy(net, hardest.spec)}" if hardest else "no attack has an answer"
         alternative = f"Accuracy of {net} against the radius eps in {norm}, from {content.clean(net)} at 0; {said}."
@@ -117,7 +118,11 @@ def _against_eps(content: Content, norm: str, balls: dict[str, tuple[str, float,
     keys = tuple(Key(which, f"{family} (chance)" if which == CHANCE else family) for which, (_, family) in numbered)
     lead = (
         "Accuracy against the radius of the ball, with intervals. An attack bounds R(T) from above; chance (dotted, grey) does not search.",
-        "A broad grey bar spans what is still possible for R(T): from its lower bound (0 without a certificate) to its upper one.",
+        *(
+            ["A broad grey bar spans what is still possible for R(T): from its lower bound (0 without one) to its upper one."]
+            if barred
+            else []
+        ),
     )
     grid = tidy(f"Accuracy against eps in {norm}", ("network", "family", "kind", "eps"), rows)
     return Section(f"attacks-{norm}", f"Attacks in {norm}", lead, keys, panels, [grid])

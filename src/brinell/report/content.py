@@ -101,7 +101,7 @@ class Content:
     def __init__(self, table: Table) -> None:
         plan = table.plan
         self.table, self.plan = table, plan
-        self.data: dict[str, Any] = dict(plan.get("data") or {})
+        self.data: dict[str, Any] = plan["data"] if isinstance(plan.get("data"), dict) else {"spec": plan.get("data")}
         self.networks = list(dict.fromkeys([*plan.get("networks", {}), *(row["net"] for row in table.rows if row.get("net"))]))
         measured = (row["perturbation"] for row in table.rows if row.get("perturbation"))
         self.grades = [grade(spec) for spec in dict.fromkeys([*plan.get("perturbations", ()), *measured])]
@@ -111,6 +111,12 @@ class Content:
         for row in table.rows:
             self._rows.setdefault((row["net"], row.get("perturbation") or "", row["name"], row.get("layer") or ""), row)
             self._cells.setdefault((row["net"], row.get("perturbation") or ""), []).append(row)
+
+    def about(self, net: str) -> dict[str, Any]:
+        """What the plan says of a network: recipe, digest, notes, ..."""
+        networks = self.plan.get("networks")
+        found = networks.get(net) if isinstance(networks, dict) else None
+        return found if isinstance(found, dict) else {}
 
     def cell(self, net: str, spec: str) -> list[dict[str, Any]]:
         """All rows of a network under a perturbation ("" for those of summaries)."""
@@ -196,6 +202,11 @@ class Content:
             found.append(Bounds(threat, max(lower, default=None), min(upper, default=None), reasons))
         return found
 
+    @property
+    def bounded(self) -> bool:
+        """Is there a bound of R(T) of any network?"""
+        return any((known.lower, known.upper) != (None, None) for net in self.networks for known in self.bounds(net))
+
     def gaps(self) -> Iterator[tuple[str, Grade, Answer]]:
         """Cells of the plan without an accuracy, and why."""
         for net in self.networks:
@@ -220,15 +231,17 @@ def ball_of(threat: str) -> tuple[str, float, str] | None:
 
 
 def number(value: float | None) -> str:
-    """A number as it is read: three decimals; very small and very large ones in powers of ten.
+    """A number as it is read: three decimals, four below 0.001; smaller and very large ones in powers of ten.
 
     Example:
-        >>> number(0.5), number(0.4375), number(0.00012), number(None)
-        ('0.500', '0.438', '1.2e-04', '')
+        >>> number(0.5), number(0.4375), number(0.00046), number(0.000012), number(None)
+        ('0.500', '0.438', '0.0005', '1.2e-05', '')
     """
     if value is None:
         return ""
-    return f"{value:.3f}" if value == 0 or 0.001 <= abs(value) < 1e6 else f"{value:.1e}"
+    if value and not 1e-4 <= abs(value) < 1e6:
+        return f"{value:.1e}"
+    return f"{value:.3f}" if value == 0 or abs(value) >= 0.001 else f"{value:.4f}"
 
 
 def percent(value: float) -> str:

@@ -87,7 +87,7 @@ def _curve(content: Content, net: str, spec: str) -> list[tuple[float, float, fl
     array = content.table.array(row) if row is not None and row.get("value") is not None else None
     if array is None or array.ndim != 2 or array.shape[1] != 3:
         return []
-    return [(float(a), float(b), float(c)) for a, b, c in np.asarray(array) if math.isfinite(a) and math.isfinite(b)]
+    return [(float(a), float(b), float(c)) for a, b, c in np.asarray(array) if math.isfinite(a + b + c)]
 
 
 def summaries(content: Content) -> Section | None:

@@ -7,23 +7,24 @@ from typing import Any
 from brinell.report.content import Content
 from brinell.report.section import Grid, Section
 
-DEAREST = 10
+DEAREST, MANY = 10, 200
 
 
 def gaps(content: Content) -> Section | None:
     """Planned cells without an accuracy, and readings that are undefined or failed, with the reason."""
     lines = [(net, item.spec, "accuracy", "", answer.status, answer.reason) for net, item, answer in content.gaps()]
-    known = {(net, spec, name) for net, spec, name, *_ in lines}
+    silent = {line[:2] for line in lines}
     lines += [
         (row["net"], row.get("perturbation"), row["name"], row.get("layer"), str(row["status"]), row.get("reason"))
         for row in content.table.rows
-        if row.get("status", "ok") != "ok" and row.get("probe") and (row["net"], row.get("perturbation"), row["name"]) not in known
+        if row.get("status", "ok") != "ok" and row.get("probe") and (row["net"], row.get("perturbation")) not in silent
     ]
     if not lines:
         return None
     lead = "What has no answer, and why. Missing cells were planned but are not in this table: the run is unfinished, or was cut."
     header = ("network", "perturbation", "reading", "about", "status", "reason")
-    return Section("gaps", "Without an answer", (lead,), (), [], [Grid("Without an answer", header, lines)])
+    caption = f"Without an answer{f', the first {MANY} of {len(lines)}' if len(lines) > MANY else ''}"
+    return Section("gaps", "Without an answer", (lead,), (), [], [Grid(caption, header, lines[:MANY])])
 
 
 def cost(content: Content) -> Section | None:
@@ -56,35 +57,33 @@ def provenance(content: Content) -> Section:
     nets = [
         (
             net, about.get("recipe"), about.get("parameters"), about.get("digest"),
-            "training" if about.get("training") else "evaluation", "; ".join(about.get("notes") or ()),
+            {"True": "training", "False": "evaluation"}.get(str(about.get("training")), ""), "; ".join(about.get("notes") or ()),
         )
         for net in content.networks
-        for about in [_mapping(plan.get("networks", {}), net)]
+        for about in [content.about(net)]
     ]  # fmt: skip
-    low_high = data.get("domain")
+    low_high = data.get("domain") or ()
     facts = [
         ("data", data.get("spec")), ("data digest", data.get("digest")), ("samples", data.get("n")),
         ("shape", " × ".join(str(side) for side in data.get("shape") or ())),
         ("classes", ", ".join(str(name) for name in data.get("classes") or ())),
-        ("domain", f"[{low_high[0]:g}, {low_high[1]:g}]" if low_high else None), ("note on the data", data.get("note")),
+        ("domain", ", ".join(str(end) for end in low_high)), ("note on the data", data.get("note")),
         ("suite", plan.get("suite")), ("seed", plan.get("seed")), *(plan.get("environment") or {}).items(),
-        ("versions", "; ".join(sorted({str(row["versions"]) for row in rows if row.get("versions")})[:20])),
     ]  # fmt: skip
-    full = {row["perturbation"]: row.get("perturbation_full") for row in rows if row.get("perturbation")}
-    probes = {row["probe"]: row.get("probe_full") for row in rows if row.get("probe")}
-    specs = [("perturbation", item.spec, full.get(item.spec)) for item in content.grades]
-    specs += [("probe", text, probes.get(text)) for text in plan.get("probes", ())]
-    specs += [("summary", text, probes.get(text)) for text in plan.get("summaries", ())]
+    full: dict[str, Any] = {row["perturbation"]: row.get("perturbation_full") for row in rows if row.get("perturbation")}
+    full |= {row["probe"]: row.get("probe_full") for row in rows if row.get("probe")} | (plan.get("full") or {})
+    named = [
+        ("perturbation", [item.spec for item in content.grades]),
+        ("probe", plan.get("probes", ())),
+        ("summary", plan.get("summaries", ())),
+    ]
+    versions = plan.get("versions") or {}
+    specs = [(kind, text, full.get(text), versions.get(text)) for kind, texts in named for text in texts]
     return Section(
         "provenance", "Provenance", ("What is needed to repeat these numbers.",), (), [],
         [
             Grid("Networks", ("network", "recipe", "parameters", "digest", "found in mode", "notes"), nets),
-            Grid("Run", ("what", "value"), [(name, value) for name, value in facts if value not in (None, "")]),
-            Grid("Specs in full", ("kind", "spec", "with all fields"), specs, tidy=True),
+            Grid("Run", ("what", "value"), [(name, str(value)) for name, value in facts if value not in (None, "")]),
+            Grid("Specs in full", ("kind", "spec", "with all fields", "version"), specs, tidy=True),
         ],
     )  # fmt: skip
-
-
-def _mapping(networks: Any, net: str) -> dict[str, Any]:
-    about = networks.get(net) if isinstance(networks, dict) else None
-    return about if isinstance(about, dict) else {}

@@ -23,7 +23,7 @@ MARKS = "●■◆▲✚▼★✖"
 """The symbols of charts as text, for legends."""
 
 _SPELLED = {
-    code: f"\\u{code:04x}" for code in (*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F)
+    code: f"\\u{code:04x}" for code in (*range(32), *range(127, 160), *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F)
 }
 _SPELLED = {code: text for code, text in _SPELLED.items() if chr(code) not in "\n\t"}
 
@@ -71,12 +71,13 @@ def render(table: Table) -> str:
     parts = sections(content)
     figures = [panel.figure for section in parts for panel in section.panels]
     scripts = [_script(get_plotlyjs()), _script(_own("page.js"))] if figures else [_script(_own("page.js"))]
-    environment = jinja2.Environment(
+    templates = jinja2.Environment(
         autoescape=True, finalize=_spelled, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    page = environment.from_string(_own("page.html"))
+    page = templates.from_string(_own("page.html"))
     return page.render(
         content=content,
+        environment=content.plan.get("environment") or {},
         sections=parts,
         verdict=verdict,
         bound_text=verdict.bound_text,

@@ -26,7 +26,7 @@ def summary_text(table: Table, width: int = 110) -> str:
         >>> print(summary_text(Table({"networks": {"a": {}}, "perturbations": ["clean"]}, [row])))
         a on unnamed data: 90.0 % right on clean samples
         ...
-        clean     0.90 [0.80, 0.95]
+         clean      0.900 [0.800, 0.950]
         ...
     """
     from rich.console import Console
@@ -44,6 +44,9 @@ def print_summary(table: Table, console: Console) -> None:
     console.print(Text(printable(verdict.headline(content)), style="bold"))
     for first in range(0, len(content.networks), SIDE_BY_SIDE):
         console.print(_accuracies(content, content.networks[first : first + SIDE_BY_SIDE]))
+    gaps = [f"{answer.status}, {net}, {item.spec}: {answer.reason}" for net, item, answer in content.gaps()]
+    for text in gaps[:MANY] + ([f"... and {len(gaps) - MANY} more; the report has them all"] if len(gaps) > MANY else []):
+        console.print(Text(printable(text)))
     shown, hidden = _chosen(content)
     if hidden:
         console.print(Text(f"(graded corruptions at their greatest severity; {hidden} more perturbations are in the report)"))
@@ -77,20 +80,13 @@ def _accuracies(content: Content, nets: list[str]) -> RenderableType:
     table.add_column("accuracy")
     for net in nets:
         table.add_column(Text(printable(net)))
-    reasons: dict[str, None] = {}
     for item in _chosen(content)[0]:
-        cells = []
+        texts = []
         for net in nets:
             answer = content.accuracy(net, item.spec)
-            if not answer.ok:
-                reasons[f"{answer.status}, {net}, {item.spec}: {answer.reason}"] = None
             text = f"{answer.brief} {answer.interval}".rstrip() + (" v" if content.yielded(net, answer) else "")
-            cells.append(Text(printable(text), style="" if answer.ok else "italic"))
-        table.add_row(Text(printable(item.spec)), *cells)
-    if reasons:
-        told = [*reasons][:MANY] + ([f"... and {len(reasons) - MANY} more; the report has them all"] if len(reasons) > MANY else [])
-        table.caption = Text(printable("\n".join(told)))
-        table.caption_justify = "left"
+            texts.append(Text(text, style="" if answer.ok else "italic"))
+        table.add_row(Text(printable(item.spec)), *texts)
     return table
 
 

@@ -7,7 +7,7 @@ from brinell.core.errors import SpecError
 from brinell.core.measurement import Bound, Verdict
 from brinell.core.probe import Certifier, Probe
 from brinell.report.content import YIELD, Bounds, Content, Yield, listed, number, percent
-from brinell.report.grade import NORMS
+from brinell.report.grade import NORMS, Grade, Kind
 
 
 def data_name(content: Content) -> str:
@@ -44,7 +44,10 @@ def clean_sentence(content: Content, net: str) -> str:
     said = f"Right on {percent(clean.value)} of {clean.n or content.data.get('n', '?')} clean samples"
     if clean.low is not None and clean.high is not None:
         level = f"{100 * clean.confidence:g} %" if clean.confidence else "an unstated level"
+        classes = len(content.data.get("classes") or ())
         said += f"; {percent(clean.low)} to {percent(clean.high)} in the population they were drawn from (at {level})"
+        if classes and clean.low <= 1 / classes:
+            said += f". That may be no better than guessing one of {classes} classes"
     return said + "."
 
 
@@ -52,10 +55,12 @@ def yield_sentence(content: Content, net: str, found: Yield) -> str:
     """Where the network yields first on one scale."""
     what = "Corruptions" if found.kind == "corruption" else f"{found.scale} attacks"
     lost = f" ({found.unanswered} of {found.tried} without an answer)" if found.unanswered else ""
+    if not content.clean(net).ok:
+        return f"{what}: cannot be judged without a clean accuracy."
+    if found.unanswered == found.tried:
+        return f"{what}: none of the {found.tried} planned has an answer."
     if found.grade is None:
-        if not content.clean(net).ok:
-            return f"{what}: cannot be judged without a clean accuracy."
-        return f"{what}: none of the {found.tried} tried makes it yield{lost}."
+        return f"{what}: none of the {found.tried - found.unanswered} tried makes it yield{lost}."
     return f"{what}: {found.grade.title}, accuracy {found.answer}{lost}."
 
 
@@ -77,34 +82,40 @@ def yield_rule() -> str:
 
 def untested(content: Content) -> list[str]:
     """What this run says nothing about, each as a sentence."""
-    attacks = content.of_kind("attack")
+    attacks, graded = _answered(content, "attack"), _answered(content, "corruption")
     said = []
     if not _certified(content):
         said.append("No certificate was computed: nothing bounds R(T) from below, and a stronger attack may find more errors.")
     if not attacks:
-        said.append("No attack was run: nothing is known of the worst case.")
+        said.append("No attack was run, or none has an answer: nothing is known of the worst case.")
     else:
         if not any(item.black_box or _without_gradients(content, item.spec) for item in attacks):
             said.append("No black-box attack was run: masked gradients would go unnoticed by attacks that follow them.")
-        absent = [norm for norm in reversed(NORMS.values()) if not content.of_kind("attack", scale=norm)]
+        absent = [norm for norm in reversed(NORMS.values()) if all(item.scale != norm for item in attacks)]
         if absent:
             said.append(f"No attack in {listed(absent, 'or')} was run.")
-        alone = [norm for norm in content.norms() if not content.of_kind("control", scale=norm)]
+        controlled = {item.scale for item in _answered(content, "control")}
+        alone = [norm for norm in content.norms() if norm not in {*absent, *controlled}]
         if alone:
             said.append(f"No noise control was run in {listed(alone)}: attacks there are not compared with chance.")
-    graded = content.of_kind("corruption")
     if not graded:
-        said.append("No graded corruption was run.")
+        said.append("No graded corruption was run, or none has an answer.")
     else:
         sizes = sorted({item.size for item in graded})
         if len(sizes) < 5:
             families = {item.family for item in graded}
-            said.append(f"Corruptions: {len(families)} kinds, at severity {listed(f'{size:g}' for size in sizes)} only.")
-    gaps = len({(net, item.spec) for net, item, _ in content.gaps()})
+            kinds = "one kind" if len(families) == 1 else f"{len(families)} kinds"
+            said.append(f"Corruptions: {kinds}, at severity {listed(f'{size:g}' for size in sizes)} only.")
+    gaps = sum(1 for _ in content.gaps())
     if gaps:
-        said.append(f"{gaps} of {len(content.networks) * len(content.grades)} cells have no accuracy.")
+        said.append(f"Cells without an accuracy: {gaps} of {len(content.networks) * len(content.grades)}.")
     said.append(_sample_size(content))
     return said
+
+
+def _answered(content: Content, kind: Kind) -> list[Grade]:
+    """The perturbations of a kind under which some network has an accuracy."""
+    return [item for item in content.of_kind(kind) if any(content.accuracy(net, item.spec).ok for net in content.networks)]
 
 
 def _sample_size(content: Content) -> str:
