@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -124,9 +125,8 @@ def demo(*, out: Path = Path("demo"), seed: int = 0, device: Device = "auto") ->
     save_network(trained["resnet20"], out / "resnet20.safetensors")
     quick = choose("quick", test)
     samples = test.limit(quick.limit, seed)
-    status = _finish(lab.run(lab.plan(trained, samples, quick.perturbations, quick.probes, quick.summaries, suite="quick")), out)
     _say(f"network: {out / 'resnet20.safetensors'} (`brinell audit {out / 'resnet20.safetensors'} --data digits` measures it again)")
-    return status
+    return _finish(lab.run(lab.plan(trained, samples, quick.perturbations, quick.probes, quick.summaries, suite="quick")), out)
 
 
 DEMO_TRAINING = "fit(batch_size=32, epochs=6, lr=0.1, schedule=onecycle)"
@@ -213,6 +213,7 @@ def export(directory: Path, *, format: Literal["csv", "parquet", "json"] = "csv"
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; `BrinellError` becomes one line on standard error."""
     given = sys.argv[1:] if arguments is None else arguments
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait slow a shared machine down many times
     try:
         result = app(given, exit_on_error=False, print_error=False, result_action="return_value")
     except (BrinellError, CycloptsError) as error:

@@ -8,6 +8,7 @@
         TamperedNetwork  a perturbation wrote into the network it was given
       ThreatViolation    a perturbation left its threat or the domain               (also ValueError)
       UndefinedReading   a quantity has no value for this input                     (also ValueError)
+      Diverged           training left the finite numbers (`harden.loop`)           (also ArithmeticError)
       StoreError         a run directory is unreadable or holds something else      (also ValueError)
 
 The command line turns every `BrinellError` into one line and exit code 2; any other exception is a bug of ours.

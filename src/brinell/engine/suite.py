@@ -12,7 +12,7 @@ from brinell.core.probe import Probe
 from brinell.core.summary import Summary
 
 PROBES = ("accuracy", "calibration", "selectivity", "diagnostics")
-SUMMARIES = ("bound", "checks")
+SUMMARIES = ("bound", "checks", "corruption_error")
 QUICK_CORRUPTIONS = ("gaussian_noise", "gaussian_blur", "brightness", "contrast", "jpeg_compression")
 NAMES = ("quick", "standard", "full")
 
