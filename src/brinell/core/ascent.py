@@ -24,8 +24,9 @@ def goal_gradient(
     """Direction of steepest growth of the goal's loss in the input, the losses, and the logits, by one pass each way.
 
     The loss is differentiated at the logits in float64 and each sample's derivative is scaled to a largest entry of 1 before it
-    travels back through the network. A positive factor per sample changes no step direction; without it saturated logits (a gap
-    beyond 17 for the cross-entropy in float32) give exact zeros. Where even float64 gives zero the margin's derivative is used.
+    travels back through the network. A positive factor per sample changes no step direction; without it saturated logits give wrong
+    and then zero gradients (in float32 the label's own entry is 0 beyond a gap of 17, all entries beyond about 104). Where even
+    float64 gives zero, beyond about 745, the margin's derivative is used.
 
     Arguments:
         z: (n, *d) points. y: (n,) labels. clean: (n, K) logits at the clean inputs.
@@ -49,6 +50,10 @@ def goal_gradient(
         if bool(flat.any()) and kind == "cross_entropy":
             (steady,) = torch.autograd.grad(goal.loss(leaf, y, clean.double(), "margin").sum(), leaf)
             u = torch.where(flat[:, None], steady, u)
+        if goal.relative:  # at the largest logit 1 - 1 has lost the digits that all other entries still have
+            top = leaf.detach().argmax(1, keepdim=True)
+            others = u.scatter(1, top, 0.0)
+            u = others.scatter(1, top, -others.sum(1, keepdim=True))
         size = u.abs().amax(1, keepdim=True)
         u = torch.where(size > 0, u / size.clamp(min=1e-300), 0.0)
         if not logits.requires_grad:

@@ -6,6 +6,7 @@ import io
 from typing import TYPE_CHECKING
 
 from brinell.core.lab import Table
+from brinell.core.measurement import Verdict
 from brinell.report import verdict
 from brinell.report.content import Content
 from brinell.report.grade import Grade
@@ -57,11 +58,16 @@ def print_summary(table: Table, console: Console) -> None:
             console.print(Text(printable(f"{net}: {verdict.bound_text(known)}, T = {known.threat}")))
     console.print(Text(f"\nFindings: {verdict.findings_in_words(content)}", style="bold"))
     for found in content.findings:
+        if found.verdict == Verdict.PASS:
+            continue
         about = ", ".join(part for part in (found.net, found.perturbation) if part)
         figures = [f"{name} {value:.4g}" for name, value in (("value", found.value), ("threshold", found.threshold)) if value is not None]
         said = f"{found.verdict.upper():4} {found.name}{f' ({about})' if about else ''}: {found.message}"
         said += f" [{', '.join(figures)}]" if figures else ""
         console.print(Text(printable(said), style=_STYLES[found.verdict]))
+    passed = dict.fromkeys(found.name for found in content.findings if found.verdict == Verdict.PASS)
+    if passed:
+        console.print(Text(printable(f"PASS {', '.join(passed)}"), style=_STYLES["pass"]))
     console.print(Text("\nNot tested, and limits", style="bold"))
     for text in verdict.untested(content):
         console.print(Text(printable(f"- {text}")))
