@@ -15,6 +15,7 @@ from brinell.core.errors import BrinellError
 app = App(
     name="brinell",
     version=brinell.__version__,
+    suppress_keyboard_interrupt=False,  # `main` says how to go on
     help="""How far do a network's answers yield when its inputs are perturbed, and why?
 
     Start with `brinell demo`, then `brinell audit resnet20 --weights FILE --data DATA --out DIR`.""",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch.nn import functional as F
@@ -42,7 +42,12 @@ def divergence(kind: str, clean: Logits, logits: Logits) -> PerSample:
 
 
 class Goal(Component):
-    """What an attack is after. `loss` is what it climbs, `reached` is whether it has arrived; both per sample."""
+    """What an attack is after. `loss` is what it climbs, `reached` is whether it has arrived; both per sample.
+
+    `relative` says that the loss stays the same when one number is added to all logits, so that its derivatives sum to 0.
+    """
+
+    relative: ClassVar[bool] = False
 
     def loss(self, logits: Logits, y: Y, clean: Logits, kind: Loss = "cross_entropy") -> PerSample:
         """(n,) numbers to maximise. logits: (n, K) at the perturbed inputs; clean: (n, K) at the clean ones; y: (n,) labels."""
@@ -55,6 +60,8 @@ class Goal(Component):
 
 class Misclassify(Goal, name="misclassify"):
     """Any class but the label: reached when the label is not the predicted class."""
+
+    relative = True
 
     def loss(self, logits: Logits, y: Y, clean: Logits, kind: Loss = "cross_entropy") -> PerSample:
         return margin(logits, y) if kind == "margin" else F.cross_entropy(logits, y, reduction="none")
@@ -73,6 +80,7 @@ class Target(Goal, name="target"):
         UndefinedReading: the network has no class of that index.
     """
 
+    relative = True
     label: Literal["runner_up", "least_likely"] | int = "runner_up"
     positional = ("label",)
 
@@ -99,6 +107,7 @@ class Maximise(Goal, name="maximise"):
     Quantities: `kl`, `reverse_kl`, `js` (divergence from the clean output), `cross_entropy`, `margin`.
     """
 
+    relative = True
     quantity: Literal["kl", "reverse_kl", "js", "cross_entropy", "margin"] = "kl"
     positional = ("quantity",)
 

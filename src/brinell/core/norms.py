@@ -42,11 +42,10 @@ def scaled(v: X, factor: PerSample) -> X:
     return v * factor.reshape(-1, *(1,) * (v.ndim - 1))
 
 
-def steepest(g: X, p: float, free: XMask | None = None, count: int = 1) -> X:
+def steepest(g: X, p: float, free: XMask | None = None) -> X:
     """The direction u, |u|_p = 1, that maximises <g, u>; then <g, u> is the dual norm of g. Zero where g is zero.
 
-    p = inf: sign(g). p = 2: g / |g|_2. p = 1: the sign of the largest entry there, nothing elsewhere; with `count` > 1 spread
-    evenly over the `count` largest, which gains less per step but moves more entries (still |u|_1 = 1).
+    p = inf: sign(g). p = 2: g / |g|_2. p = 1: the sign of the largest entry there, nothing elsewhere.
 
     Arguments:
         g: (n, *d). free: (n, *d) bool, entries that may move at all (None: all); the others get 0.
@@ -61,10 +60,27 @@ def steepest(g: X, p: float, free: XMask | None = None, count: int = 1) -> X:
     if p == 2:
         norm = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
         return torch.where(norm > 0, flat / norm.clamp(min=1e-30), 0.0).reshape(g.shape)
-    best = flat.abs().topk(min(count, flat.shape[1]), dim=1).indices
-    picked = flat.gather(1, best).sign()
-    picked = picked / picked.abs().sum(1, keepdim=True).clamp(min=1)
-    return torch.zeros_like(flat).scatter_(1, best, picked).reshape(g.shape)
+    best = flat.abs().argmax(1, keepdim=True)
+    return torch.zeros_like(flat).scatter_(1, best, flat.gather(1, best).sign()).reshape(g.shape)
+
+
+def sparse_step(g: X, z: X, size: float, count: int, low: float, high: float) -> X:
+    """The step of L1 length `size` at most that gains most along g, with at most size / count per entry, inside low <= z <= high.
+
+    Arguments:
+        g, z: (n, *d) gradients and points. count: into how many equal parts the step is cut where no wall is near.
+
+    Example:
+        >>> g, z = torch.tensor([[3.0, -2.0, 1.0]]), torch.tensor([[0.9, 0.5, 0.5]])
+        >>> sparse_step(g, z, 0.4, 1, 0.0, 1.0)
+        tensor([[ 0.1000, -0.3000,  0.0000]])
+    """
+    slope, point = g.flatten(1), z.flatten(1)
+    room = torch.where(slope > 0, high - point, point - low).clamp(0, size / count) * (slope != 0)
+    order = slope.abs().argsort(1, descending=True)
+    most = room.gather(1, order)
+    taken = most.minimum((size - (most.cumsum(1) - most)).clamp(min=0))
+    return (torch.zeros_like(slope).scatter(1, order, taken) * slope.sign()).reshape(g.shape)
 
 
 def project(v: X, eps: float, p: float, low: Tensor | float = -math.inf, high: Tensor | float = math.inf) -> X:

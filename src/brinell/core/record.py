@@ -40,6 +40,8 @@ KINDS: dict[str, tuple[Callable[..., Any], ...]] = {
 }
 """The non-linearities that can be recorded, by name, with every way of calling them."""
 
+_KIND_OF = {function: kind for kind, functions in KINDS.items() for function in functions}
+
 Keep = Callable[[Tensor], Tensor]
 
 
@@ -81,8 +83,7 @@ class Recording(dict[str, Tensor]):
 class _Watch(TorchFunctionMode):
     def __init__(self, layers: tuple[str, ...], kinds: tuple[str, ...], keep: Keep, found: Recording) -> None:
         super().__init__()
-        self.functions = {function: kind for kind in kinds for function in KINDS[kind]}
-        self.layers, self.keep, self.found = layers, keep, found
+        self.layers, self.kinds, self.keep, self.found = layers, kinds, keep, found
         self.stack: list[str] = []
         self.calls: dict[str, int] = {}
         self.names: list[str] = []
@@ -96,16 +97,23 @@ class _Watch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if isinstance(out, Tensor) and func in self.functions and out.ndim > 1 and self.rows in (-1, len(out)):
+        if isinstance(out, Tensor) and func in _KIND_OF and out.ndim > 1 and self.rows in (-1, len(out)):
             place = self.stack[-1] if self.stack and self.stack[-1] else "root"
             call = self.calls.get(place, 0)
-            self.calls[place] = call + 1
-            name = f"{place}:{call}"
-            self.names.append(name)
-            if not self.layers or any(fnmatch.fnmatchcase(name, layer) for layer in self.layers):
-                self.found[name] = self.keep(out)
-                self.found.kinds[name] = self.functions[func]
+            self.calls[place] = call + 1  # of all kinds: a name does not depend on which of them are recorded
+            kind = "relu6" if _KIND_OF[func] == "hardtanh" and _zero_to_six(*args, **(kwargs or {})) else _KIND_OF[func]
+            if kind in self.kinds:
+                name = f"{place}:{call}"
+                self.names.append(name)
+                if not self.layers or any(fnmatch.fnmatchcase(name, layer) for layer in self.layers):
+                    self.found[name] = self.keep(out)
+                    self.found.kinds[name] = kind
         return out
+
+
+def _zero_to_six(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> bool:  # noqa: A002 - as in torch
+    """Is this hardtanh a ReLU6? `nn.ReLU6` calls it so."""
+    return (min_val, max_val) == (0, 6)
 
 
 @contextmanager
@@ -172,7 +180,8 @@ def _leave(watch: _Watch) -> Callable[[nn.Module, Any, Any], None]:
 def _refuse_compiled(module: nn.Module) -> None:
     for path, part in module.named_modules():
         where = f"module {path!r}" if path else "the network"
-        if hasattr(part, "_orig_mod") or getattr(part, "_compiled_call_impl", None) is not None:
+        compiled = hasattr(part, "_orig_mod") or getattr(part, "_compiled_call_impl", None) is not None
+        if compiled or hasattr(part.forward, "_torchdynamo_orig_callable"):
             raise NetworkError(
                 f"cannot record {where}: it is compiled, and compiled code ignores hooks. Pass the module from before torch.compile "
                 f"(compiled._orig_mod)"

@@ -84,10 +84,10 @@ class Ball(Threat, name="ball"):
         inside = (z - x == moved) & (z >= self.low) & (z <= self.high)
         return torch.where(inside, z, (x + moved).clamp(self.low, self.high))
 
-    def steepest(self, g: Tensor, z: Tensor | None = None, count: int = 1) -> Tensor:
+    def steepest(self, g: Tensor, z: Tensor | None = None) -> Tensor:
         """The unit step that gains most along g; entries of z already at the wall in g's direction stay (if z is given)."""
         free = None if z is None else ~(((z >= self.high) & (g > 0)) | ((z <= self.low) & (g < 0)))
-        return norms.steepest(g, self.norm, free, count)
+        return norms.steepest(g, self.norm, free)
 
     def box(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Entry-wise bounds of T(x): max(x - eps, low) and min(x + eps, high)."""

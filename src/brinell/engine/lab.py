@@ -253,24 +253,22 @@ class Lab:
             self.store.write_tensors(f"arrays/{cell.key}.safetensors", arrays, {"net": cell.net, "perturbation": cell.perturbation.spec()})
         if not total.failure:
             self.store.write_columns(f"samples/{cell.key}.parquet", _in_order(columns))
-        rows = [
-            {"place": place, **self._row(plan, reading, probe, cell.net, cell.perturbation, total)}
-            for place, (probe, reading) in enumerate(readings)
-        ]
+        origins = {probe: self._origin(plan, probe, cell.net, cell.perturbation, total) for probe in (None, *plan.probes)}
+        rows = [{"place": place, **measurement(reading, **origins[probe])} for place, (probe, reading) in enumerate(readings)]
         self.store.write_rows(f"readings/{cell.key}.parquet", rows, ROW_COLUMNS)
         self.store.drop(f"shards/{cell.key}")
 
-    def _row(
-        self, plan: Plan, reading: Reading, probe: Component | None, net: str, perturbation: Perturbation | None, cost: Shard
-    ) -> dict[str, Any]:
-        return measurement(
-            reading, net=net, data=plan.data.source, seed=plan.seed,
-            perturbation=perturbation.spec() if perturbation else "", probe=probe.spec() if probe else "",
-            perturbation_full=perturbation.spec(full=True) if perturbation else "", probe_full=probe.spec(full=True) if probe else "",
-            net_digest=plan.digests[net], data_digest=plan.data.digest,
-            versions=" ".join(f"{c.name}={c.key().rpartition('@')[2]}" for c in (perturbation, probe) if c),
-            forwards=cost.forwards, backwards=cost.backwards, seconds=cost.seconds,
-        )  # fmt: skip
+    def _origin(self, plan: Plan, probe: Component | None, net: str, perturbation: Perturbation | None, cost: Shard) -> dict[str, Any]:
+        """What all readings of one probe in one cell have in common."""
+        return {
+            "net": net, "data": plan.data.source, "seed": plan.seed,
+            "perturbation": perturbation.spec() if perturbation else "", "probe": probe.spec() if probe else "",
+            "perturbation_full": perturbation.spec(full=True) if perturbation else "",
+            "probe_full": probe.spec(full=True) if probe else "",
+            "net_digest": plan.digests[net], "data_digest": plan.data.digest,
+            "versions": " ".join(f"{c.name}={c.key().rpartition('@')[2]}" for c in (perturbation, probe) if c),
+            "forwards": cost.forwards, "backwards": cost.backwards, "seconds": cost.seconds,
+        }  # fmt: skip
 
     def _summarise(self, plan: Plan) -> Table:
         table = open_table(self.store, cells_only=True)
@@ -284,7 +282,7 @@ class Lab:
                     continue
                 if item[1].array is not None:
                     arrays[str(len(rows))] = torch.from_numpy(np.ascontiguousarray(item[1].array))
-                rows.append({"place": len(rows), **self._row(plan, item[1], summary, item[0], None, Shard())})
+                rows.append({"place": len(rows), **measurement(item[1], **self._origin(plan, summary, item[0], None, Shard()))})
         if plan.summaries:
             self.store.write_tensors("arrays/summary.safetensors", arrays, {})
             self.store.write_rows("summary.parquet", rows, ROW_COLUMNS)

@@ -61,10 +61,10 @@ class Plan:
 
     def cells(self) -> Iterator[Cell]:
         """All cells, network by network, in the plan's order."""
-        probes = "|".join(probe.key() for probe in self.probes)
+        probes, data = "|".join(probe.key() for probe in self.probes), self.data.digest
         for name in self.nets:
             for perturbation in self.perturbations:
-                parts = (str(FORMAT), name, self.digests[name], self.data.digest, perturbation.key(), probes, str(self.seed))
+                parts = (str(FORMAT), name, self.digests[name], data, perturbation.key(), probes, str(self.seed))
                 yield Cell(name, perturbation, digest_of(*parts))
 
     def to_json(self) -> dict[str, Any]:

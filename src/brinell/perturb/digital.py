@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import ClassVar
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from brinell.core.draws import Draws
 from brinell.perturb.jpeg import recompress
+from brinell.perturb.row_sums import columns
 from brinell.perturb.severity import Graded, Ladder
 
 
@@ -27,6 +31,7 @@ class Contrast(Graded, name="contrast"):
         [0.3..., 0.5..., 0.3..., 0.5...]
     """
 
+    family = "digital"
     ladder: ClassVar[Ladder] = {
         "cifar": ((0.75,), (0.5,), (0.4,), (0.3,), (0.15,)),
         "tiny_imagenet": ((0.4,), (0.3,), (0.2,), (0.1,), (0.05,)),
@@ -66,6 +71,7 @@ class JpegCompression(Graded, name="jpeg_compression"):
         [101.0]
     """
 
+    family, whole = "digital", True
     ladder: ClassVar[Ladder] = {
         "cifar": ((80,), (65,), (58,), (50,), (40,)),
         "tiny_imagenet": ((65,), (58,), (50,), (40,), (25,)),
@@ -75,3 +81,112 @@ class JpegCompression(Graded, name="jpeg_compression"):
     def corrupt(self, x: Tensor, parameters: tuple[float, ...], draws: Draws) -> Tensor:
         (quality,) = parameters
         return recompress(x, int(quality))
+
+
+class Pixelate(Graded, name="pixelate"):
+    """Too few pixels: shrunk to the share c of its size and enlarged again.
+
+        z = box(box(x, floor(c side)), side)
+
+    Shrinking takes the mean of the pixels whose centres lie in the window of the new pixel, columns first; enlarging repeats the
+    nearest. This is the BOX filter of Pillow, bit for bit: the input is read as 8-bit (rounded) and both means are rounded to
+    8 bits, not cut off. `quantize=False` leaves all three out.
+
+    References: `Graded`.
+
+    Example:
+        >>> import torch
+        >>> from brinell.core.draws import derive
+        >>> x = torch.arange(8.0).expand(1, 1, 8, 8) / 255
+        >>> z = Pixelate(severity=5, preset="tiny_imagenet", quantize=False)(None, x, torch.tensor([0]), draws=derive(0, ids=[0]))
+        >>> z[0, 0, 0].mul(255)
+        tensor([0.5000, 0.5000, 2.5000, 2.5000, 4.5000, 4.5000, 6.5000, 6.5000])
+    """
+
+    family, whole = "digital", True
+    ladder: ClassVar[Ladder] = {
+        "cifar": ((0.95,), (0.9,), (0.85,), (0.75,), (0.65,)),
+        "tiny_imagenet": ((0.9,), (0.8,), (0.7,), (0.6,), (0.5,)),
+        "imagenet": ((0.6,), (0.5,), (0.4,), (0.3,), (0.25,)),
+    }
+
+    def corrupt(self, x: Tensor, parameters: tuple[float, ...], draws: Draws) -> Tensor:
+        (share,) = parameters
+        z = (x * 255).round_() if self.quantize else x
+        for axis in (3, 2):
+            z = _box_mean(z, axis, max(1, int(x.shape[axis] * share)), whole=self.quantize)
+        if self.quantize:
+            z.div_(255)
+        for axis in (2, 3):
+            size, small = x.shape[axis], z.shape[axis]
+            z = _picked(z, axis, ((torch.arange(size, dtype=torch.float64) + 0.5) * (small / size)).long().to(x.device))
+        return z
+
+
+def _box_mean(x: Tensor, axis: int, size: int, *, whole: bool) -> Tensor:
+    """x shrunk to `size` along an axis by means over windows, rounded (half up) if whole."""
+    first, count, (least, most) = _windows(x.shape[axis], size)
+    first, count = first.to(x.device), count.to(x.device).reshape([-1 if at == axis else 1 for at in range(x.ndim)])
+    total = _picked(x, axis, first)
+    for at in range(1, most):
+        more = _picked(x, axis, (first + at).clamp_(max=x.shape[axis] - 1))
+        total += more if at < least else more.mul_(count > at)
+    total.mul_(1 / count.to(x.dtype))
+    return total.add_(0.5 + 2.0**-13).floor_() if whole else total
+
+
+def _picked(x: Tensor, axis: int, index: Tensor) -> Tensor:
+    return columns(x, index) if axis == 3 else x.index_select(axis, index)
+
+
+@lru_cache(maxsize=64)
+def _windows(old: int, new: int) -> tuple[Tensor, Tensor, tuple[int, int]]:
+    """The first pixel and the number of pixels of the window of each new pixel, and the least and largest of these numbers: centres
+    within (-1/2, 1/2] of a new pixel."""
+    scale = old / new
+    place = (np.arange(old) + 0.5 - (np.arange(new)[:, None] + 0.5) * scale) / scale
+    inside = (place > -0.5) & (place <= 0.5)
+    count = inside.sum(1)
+    return torch.from_numpy(inside.argmax(1)), torch.from_numpy(count), (int(count.min()), int(count.max()))
+
+
+class Saturate(Graded, name="saturate"):
+    """Paler or gaudier colours (a validation type of the benchmark: not one of the 15 that enter mCE).
+
+        S = (V - min) / V,   S' = clip(S m + a),   z = V - (V - x) S' / S,   V = max, min over channels
+
+    which is a change of the HSV saturation with hue and value kept; a row of the ladder is (m, a). The formula serves any
+    number of channels; an image of one channel has no colour and stays as it is.
+
+    Departures kept from the authors: in RGB images a grey pixel has hue 0, which is red, so it turns reddish where a > 0
+    (severities 4 and 5): z = V (1, 1 - S', 1 - S'). With other numbers of channels grey pixels stay grey.
+
+    References: `Graded`; Smith (1978), "Color Gamut Transform Pairs", SIGGRAPH (HSV).
+
+    Example:
+        >>> import torch
+        >>> from brinell.core.draws import derive
+        >>> x = torch.tensor([0.8, 0.6, 0.4]).reshape(1, 3, 1, 1)                     # saturation 0.5
+        >>> z = Saturate(severity=3, preset="cifar", quantize=False)(None, x, torch.tensor([0]), draws=derive(0, ids=[0]))
+        >>> z.flatten()                                                             # saturation 0.75
+        tensor([0.8000, 0.5000, 0.2000])
+    """
+
+    family, main = "digital", False
+    uneven = "severities 1 and 2 take colour away, 3 to 5 add some"
+    ladder: ClassVar[Ladder] = {
+        "cifar": ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2)),
+        "tiny_imagenet": ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (30, 0.2)),
+        "imagenet": ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2)),
+    }
+
+    def corrupt(self, x: Tensor, parameters: tuple[float, ...], draws: Draws) -> Tensor:
+        times, more = parameters
+        value = x.amax(1, keepdim=True)
+        spread = value - x.amin(1, keepdim=True)
+        saturation = (spread / value * times + more).clamp_(0, 1)  # NaN where black
+        z = value - (value - x) * (saturation * value / spread)
+        grey = value.expand_as(x)
+        if x.shape[1] == 3:
+            grey = torch.cat((value, *((1 - min(more, 1.0)) * value,) * 2), 1)
+        return torch.where(spread > 0, z, grey)

@@ -12,6 +12,7 @@ from torch import Tensor
 from brinell.core.ascent import Climb, Front, ascend
 from brinell.core.draws import Draws
 from brinell.core.goal import Loss, Maximise
+from brinell.core.norms import sparse_step
 from brinell.core.perturbation import Attack
 from brinell.core.threat import Ball
 
@@ -22,12 +23,14 @@ class PGD(Attack, name="pgd"):
         z_0 = uniform in T(x);   z_{k+1} = project(z_k + a * steepest(grad loss(z_k)));   a = step_size, or rate * eps / steps
 
     A sample leaves as soon as it reaches the goal; `restarts` are tried on the samples that have not. The point returned is the one
-    that reached the goal, else the one with the largest loss of all starts. In the L1 norm a step moves the largest
-    `sparsity * D` entries at first and a single one from half time on.
+    that reached the goal, else the one with the largest loss of all starts. In the L1 norm a step of length a is spread evenly over
+    the c = (1 - 2 k / steps) sparsity D entries where it gains most, at least one (so a single one from half time on); what the
+    walls of the domain do not let an entry take goes to the next best (`norms.sparse_step`).
 
     References: Madry et al. (2018), "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR, arXiv 1706.06083
-        (Linf; rate 2.5 follows its code); Tramer & Boneh (2019), arXiv 1904.13000 (sparse L1 steps). Departures: samples leave
-        at their first success; the gradient is scaled per sample before it passes the network (`core.ascent`).
+        (Linf; rate 2.5 follows its code); Tramer & Boneh (2019), arXiv 1904.13000 (sparse L1 steps); Croce & Hein (2021), "Mind
+        the box", arXiv 2103.01208 (why L1 steps must know the walls). Departures: samples
+        leave at their first success; the gradient is scaled per sample before it passes the network (`core.ascent`).
 
     Raises:
         SpecError: a random start is switched off for a goal whose gradient vanishes at the clean input (`maximise(kl)`).
@@ -82,9 +85,12 @@ class PGD(Attack, name="pgd"):
             return self.threat.sample(front.x, front.draws) if self.random_start else front.x.clone()
 
         def step(front: Front, gradient: Tensor) -> Tensor:
+            if self.threat.norm != 1:
+                return self.threat.project(front.x, front.z + size * self.threat.steepest(gradient, front.z))
             early = 1 - 2 * int(front.step[0]) / self.steps
-            count = max(1, math.ceil(early * self.sparsity * entries)) if self.threat.norm == 1 else 1
-            return self.threat.project(front.x, front.z + size * self.threat.steepest(gradient, front.z, count))
+            count = max(1, math.ceil(early * self.sparsity * entries - 1e-9))
+            taken = sparse_step(gradient, front.z, size, count, self.threat.low, self.threat.high)
+            return self.threat.project(front.x, front.z + taken)
 
         def done(front: Front) -> Tensor:
             return front.step >= self.steps

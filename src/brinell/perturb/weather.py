@@ -30,6 +30,7 @@ class Brightness(Graded, name="brightness"):
         tensor([0.7000, 0.3500, 0.0000])
     """
 
+    family = "weather"
     ladder: ClassVar[Ladder] = {
         "cifar": ((0.05,), (0.10,), (0.15,), (0.20,), (0.30,)),
         "tiny_imagenet": ((0.1,), (0.2,), (0.3,), (0.4,), (0.5,)),
