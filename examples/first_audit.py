@@ -17,8 +17,8 @@ def main(directory: str | None = None) -> br.Table:
     test = br.load_dataset("digits(side=8, split=test)", limit=200)
 
     lab = br.Lab(directory, seed=0)
-    untrained = br.load_network("small_cnn", shape=train.shape, classes=len(train.classes), seed=0)
-    nets = lab.harden({"small_cnn": untrained}, "fit(epochs=4)", train)  # or bring your own: {"mine": any_nn_module}
+    untrained = br.load_network("mlp(widths=(64,))", shape=train.shape, classes=len(train.classes), seed=0)
+    nets = lab.harden({"mlp": untrained}, "fit(epochs=10)", train)  # or bring your own: {"mine": any_nn_module}
 
     table = lab.measure(
         nets,

@@ -120,10 +120,13 @@ def _accepts(cls: type[Component], ball: Ball) -> bool:
 
 
 def images(n: int = 6, shape: tuple[int, ...] = (3, 32, 32)) -> tuple[Tensor, Tensor, Tensor]:
-    """Smooth random images in [0.1, 0.9], labels of two classes, and ids."""
+    """Random images in [0.1, 0.9] with the falling spectrum of photographs, labels of two classes, and ids."""
     ids = torch.arange(100, 100 + n)
-    coarse = derive(0, "laws", "images", ids=ids).uniform(shape[0], 4, 4, low=0.1, high=0.9)
-    x = nn.functional.interpolate(coarse, size=shape[1:], mode="bilinear", align_corners=False)
+    x = torch.full((n, *shape), 0.5)
+    for octave, side in enumerate((4, 8, 16, 32)):  # amplitudes fall with frequency, as in photographs
+        coarse = derive(0, "laws", "images", side, ids=ids).uniform(shape[0], side, side, low=-0.2, high=0.2) / 2**octave
+        x += nn.functional.interpolate(coarse, size=shape[1:], mode="bilinear", align_corners=False)
+    x = x.clamp_(0.1, 0.9)
     return x, ids % 2, ids
 
 

@@ -1,6 +1,6 @@
 """Runs one small plan in processes of its own that are killed on the way; started by `test_kill.py`, prints what happened as JSON.
 
-killed_run.py DIR writes        DIR/k: a process dies at its k-th write, another one at its second, a third one finishes;
+killed_run.py DIR writes N      DIR/k, k = 1, 1 + N, ...: a process dies at its k-th write, another one at its second, a third one finishes;
                                 DIR/plain: undisturbed
 killed_run.py DIR times SEED    twelve processes are killed from outside after random times, one finishes; DIR-timing: undisturbed
 killed_run.py DIR together      three processes at once, one of them with another batch size; DIR-plain: undisturbed
@@ -65,10 +65,10 @@ def dying(work: Callable[[], None], write: int, after: bool) -> Callable[[], Non
     return armed
 
 
-def killed_at_every_write(place: str, work: Callable[[str], None]) -> list[int]:
+def killed_at_writes(place: str, work: Callable[[str], None], stride: int) -> list[int]:
     """Directory k: a process dies at its k-th write, the next one at its second, the third one finishes."""
     statuses: list[int] = []
-    for write in range(1, 100):
+    for write in range(1, 100, stride):
         here = f"{place}/{write}"
         first = status(in_a_process(dying(lambda here=here: work(here), write, after=bool(write % 2))))
         second = 0 if first == 0 else status(in_a_process(dying(lambda here=here: work(here), 2, after=bool(write % 3))))
@@ -92,7 +92,7 @@ def killed_at_any_time(place: str, work: Callable[[str], None], seed: int) -> li
     return [*statuses, status(in_a_process(lambda: work(place)))]
 
 
-def main(place: str, how: str, seed: str = "0") -> None:
+def main(place: str, how: str, number: str = "0") -> None:
     torch.set_num_threads(1)
     data = br.load_dataset("digits(side=8)", limit=32 if how == "writes" else 96)
     shape, classes = data.shape, len(data.classes)
@@ -106,9 +106,9 @@ def main(place: str, how: str, seed: str = "0") -> None:
 
     if how == "writes":
         work(f"{place}/plain")
-        statuses = killed_at_every_write(place, work)
+        statuses = killed_at_writes(place, work, int(number))
     elif how == "times":
-        statuses = killed_at_any_time(place, work, int(seed))
+        statuses = killed_at_any_time(place, work, int(number))
     elif how == "together":
         work(f"{place}-plain")
         children = [in_a_process(lambda size=size: work(place, size)) for size in (16, 16, 7)]

@@ -158,7 +158,8 @@ def test_auto_goes_by_the_smaller_side(ask, side, preset):
 
 
 LENGTHS = {
-    "gaussian_blur": (0,), "defocus_blur": (0, 1), "motion_blur": (0, 1), "glass_blur": (0,), "snow": (4, 5), "elastic_transform": (0, 1, 2),
+    "gaussian_blur": (0,), "defocus_blur": (0, 1), "motion_blur": (0, 1), "glass_blur": (0,), "snow": (4, 5),
+    "elastic_transform": (0, 1, 2),
 }  # fmt: skip
 
 

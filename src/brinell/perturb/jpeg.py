@@ -72,18 +72,17 @@ def _by_pillow(x: Tensor, quality: int) -> Tensor:
 
     from PIL import Image
 
-    level = (x * 255).round_().numpy().astype(np.uint8)  # both by the quicker of the two libraries
-    back = np.empty_like(level)
-    for image, out in zip(level, back, strict=True):
+    level = (x * 255).round_().numpy().astype(np.uint8)  # each step by the quicker of the two libraries
+    for image in level:
         planes = [Image.fromarray(plane) for plane in image]
         pictures, read = [Image.merge("RGB", planes)] if len(planes) == 3 else planes, []
         for picture in pictures:
             file = io.BytesIO()
             picture.save(file, "JPEG", quality=quality)
-            read += Image.open(file).split()
+            read += Image.open(file, formats=("JPEG",)).split()
         for at, plane in enumerate(read):
-            out[at] = plane
-    return torch.from_numpy(back).to(x.dtype).div_(255)
+            image[at] = plane
+    return torch.from_numpy(level).to(x.dtype).div_(255)
 
 
 def _recompress_rgb(grey: Tensor, quality: int, out: Tensor) -> None:
