@@ -83,8 +83,7 @@ def laws_of(component: Component) -> tuple[Law, ...]:
 
 
 def specimens(cls: type[Component]) -> list[Component]:
-    """Components of an item to try: its defaults in every norm and at every severity it knows; none where a field is required
-    that has no general value (a file path)."""
+    """Components of an item to try: its defaults in every norm, at every severity; none where a field is required (a file path)."""
     if any(info.is_required() for info in cls.model_fields.values()):
         return []
     if "severity" in cls.model_fields:

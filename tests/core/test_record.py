@@ -234,6 +234,24 @@ def test_exceptions_leave_no_hooks_and_the_next_recording_is_right():
     assert list(seen) == ["root:0", "root:1", "act:0"]
 
 
+def test_a_network_that_survives_its_own_exception_keeps_its_names():
+    class Fails(nn.Module):
+        def forward(self, h):
+            raise ValueError("not this time")
+
+    def careful(m, h):
+        try:
+            h = m.fails(h)
+        except ValueError:
+            h = F.relu(h)
+        return m.act(h)
+
+    net = Calls(careful, act=nn.ReLU(), fails=Fails())
+    with record(net) as seen:
+        net(X)
+    assert list(seen) == ["root:0", "act:0"]
+
+
 def test_the_answer_of_the_network_is_the_same_and_other_hooks_stay():
     net, called = Nested(), []
     net.blocks[0].register_forward_hook(lambda *_: called.append(1))

@@ -62,6 +62,8 @@ def test_rows_do_not_depend_on_other_cells_or_their_order(table, data, make_net,
 def test_the_order_of_the_samples_does_not_matter(table, data, make_net, assert_near):
     back = data.take(np.arange(len(data))[::-1])
     again = br.Lab(batch_size=13).measure({"a": make_net(seed=1), "b": make_net(seed=2)}, back, [NOISE, FGSM, PGD], PROBES, ["bound"])
+    for name, values in again.samples("a", NOISE).items():
+        assert np.array_equal(values, table.samples("a", NOISE)[name])  # in the order of ids
     for row in again.rows:
         row["data_digest"] = data.digest  # another order is another dataset
     assert_near(again, table)

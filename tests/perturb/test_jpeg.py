@@ -5,11 +5,18 @@ import io
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from brinell.perturb import jpeg
 from brinell.perturb.jpeg import recompress
+
+
+@pytest.fixture(autouse=True)
+def tensor_code(monkeypatch):
+    """Large images too go through the tensor code, not through Pillow itself."""
+    monkeypatch.setattr(jpeg, "_PILLOW", 1 << 62)
 
 
 def pillow(image: np.ndarray, quality: int) -> np.ndarray:
@@ -46,7 +53,7 @@ def test_photographs_at_every_quality(photos, quality):
         check((photos(*size, n=2) * 255).round().byte().numpy(), quality)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3]), st.integers(1, 100), st.integers(0, 2**32 - 1),
     st.sampled_from(["noise", "extremes", "dark", "stripes"]),
@@ -87,3 +94,14 @@ def test_does_not_depend_on_the_batch_size_or_the_float_type(photos):
     whole = recompress(x, 50)
     assert torch.equal(whole[25:26], recompress(x[25:26], 50))
     assert torch.equal(recompress(x.double(), 50).float(), whole)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_pillow_serves_large_images_with_the_same_bits(photos, monkeypatch, channels):
+    x = photos(64, 90, n=3)
+    x = torch.cat((x, x.flip(2)), 1)[:, :channels]
+    by_tensors = recompress(x, 40)
+    monkeypatch.setattr(jpeg, "_PILLOW", 64 * 64)
+    monkeypatch.setattr(jpeg, "_coded", None)
+    assert torch.equal(recompress(x, 40), by_tensors)
+    assert torch.equal(recompress(x.double(), 40).float(), by_tensors)

@@ -7,9 +7,20 @@ from scipy import stats
 
 from brinell.core import norms
 from brinell.core.component import parse
+from brinell.core.draws import derive
 from brinell.core.errors import DataError, SpecError
 from brinell.core.threat import Ball, Threat
-from brinell.perturb.noise import GaussianNoise, NormalNoise, UniformNoise, normal_scale
+from brinell.perturb.noise import (
+    GaussianNoise,
+    ImpulseNoise,
+    L2Noise,
+    NormalNoise,
+    ShotNoise,
+    SpeckleNoise,
+    UniformNoise,
+    normal_scale,
+    photon_counts,
+)
 
 NORMS = [1, 2, math.inf]
 EPS = {1: 20.0, 2: 1.0, math.inf: 8 / 255}
@@ -148,6 +159,111 @@ def test_distances_are_those_of_the_threat(ask):
 
 
 def test_integer_images_are_refused(ask):
-    for noise in (UniformNoise(), NormalNoise(), GaussianNoise()):
+    for noise in (UniformNoise(), NormalNoise(), GaussianNoise(), L2Noise()):
         with pytest.raises(DataError, match="floating-point"):
             ask(noise, torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("photons", [3, 5, 12, 50, 100, 250, 500])
+def test_tabulated_photons_follow_poisson_at_every_level(photons):
+    """Pearson's chi square at each of 30 levels, against scipy's Poisson law with all above `photons` in one cell."""
+    n, levels = 4000, [0, 1, 2, *range(3, 255, 10), 254, 255]
+    level = torch.tensor(levels, dtype=torch.int32).expand(n, -1).contiguous()
+    counts = photon_counts(level, photons, derive(photons, ids=range(n))).numpy()
+    assert counts[:, 0].max() == 0
+    worst = []
+    for at, value in enumerate(levels[1:], 1):
+        law = stats.poisson(photons * value / 255)
+        upto = np.arange(photons)
+        expected = np.append(law.pmf(upto), law.sf(photons - 1)) * n
+        seen = np.bincount(counts[:, at].astype(int), minlength=photons + 1)
+        assert len(seen) == photons + 1
+        edges = np.unique(np.searchsorted(np.cumsum(expected), np.arange(8, n, max(8, n / 40))))  # cells of enough counts
+        cells = [np.add.reduceat(part, np.unique(np.append(0, edges[edges <= photons]))) for part in (seen, expected)]
+        kept = cells[1] > 5
+        if kept.sum() > 1:
+            worst.append(stats.chi2.sf(((cells[0] - cells[1]) ** 2 / cells[1])[kept].sum(), kept.sum() - 1))
+    assert min(worst) > 1e-3 / len(levels)
+    assert 0.2 < np.mean(worst) < 0.8
+
+
+@pytest.mark.parametrize("preset", ["cifar", "tiny_imagenet", "imagenet"])
+@pytest.mark.parametrize("severity", [1, 5])
+def test_shot_noise_has_mean_v_and_variance_v_over_c(ask, preset, severity):
+    (c,) = ShotNoise.ladder[preset][severity - 1]
+    for v in (51 / 255, 0.123456):  # 8-bit, and not
+        z = ask(ShotNoise(severity=severity, preset=preset, quantize=False), torch.full((10, 3, 64, 64), v)).double().numpy()
+        k = np.arange(2000)
+        law = stats.poisson.pmf(k, v * c)
+        clipped = np.minimum(k / c, 1)
+        mean, spread = (law * clipped).sum(), np.sqrt((law * clipped**2).sum() - (law * clipped).sum() ** 2)
+        assert abs(z.mean() - mean) < 4 * spread / math.sqrt(z.size)
+        assert z.var() == pytest.approx(spread**2, rel=0.03)
+        whole = z * c
+        assert np.abs(whole - whole.round()).max() < 1e-3
+
+
+def test_shot_noise_of_half_a_light_at_50_photons(ask):
+    z = ask(ShotNoise(severity=5, preset="cifar", quantize=False), torch.full((40, 3, 32, 32), 0.5)).double()
+    assert abs(float(z.var()) - 0.01) < 0.0003
+    assert abs(float(z.mean()) - 0.5) < 0.002
+
+
+def test_a_sample_between_the_grey_levels_does_not_change_its_mates(ask, photos):
+    x = photos(32, 32, n=4)
+    mixed = x.clone()
+    mixed[2] += 0.3 / 255 * (x[2] < 0.5)
+    z, other = ask(ShotNoise(), x), ask(ShotNoise(), mixed)
+    assert [torch.equal(z[row], other[row]) for row in range(4)] == [True, True, False, True]
+    assert torch.equal(ask(ShotNoise(), mixed[2:3], ids=[2])[0], other[2])
+
+
+@pytest.mark.parametrize("severity", [1, 3, 5])
+def test_impulse_noise_hits_the_stated_share_half_black_half_white(ask, severity):
+    for preset in ("cifar", "imagenet"):
+        (c,) = ImpulseNoise.ladder[preset][severity - 1]
+        x = torch.full((20, 3, 64, 64), 0.5)
+        z = ask(ImpulseNoise(severity=severity, preset=preset, quantize=False), x)
+        n = x.numel()
+        for value in (0, 1):
+            assert abs(float((z == value).double().mean()) - c / 2) < 3.5 * math.sqrt(c / 2 / n)
+        assert float(((z == 0) | (z == 1) | (z == 0.5)).double().mean()) == 1
+        hit = (z != 0.5).double()
+        apart = float((hit[:, 0] * hit[:, 1]).mean()) - c**2  # channels are hit apart
+        assert abs(apart) < 5 * c / math.sqrt(n / 3)
+
+
+@pytest.mark.parametrize("preset", ["cifar", "tiny_imagenet", "imagenet"])
+def test_speckle_noise_is_in_proportion_to_the_light(ask, preset):
+    for severity in (1, 3, 5):
+        (c,) = SpeckleNoise.ladder[preset][severity - 1]
+        for v in (0.1, 0.3):
+            z = ask(SpeckleNoise(severity=severity, preset=preset, quantize=False), torch.full((20, 3, 32, 32), v)).double().numpy()
+            twin = np.clip(v + v * np.random.default_rng(severity).normal(size=z.shape, scale=c), 0, 1)
+            assert stats.ks_2samp(z.ravel(), twin.ravel()).pvalue > 1e-3
+            assert z.std() == pytest.approx(twin.std(), rel=0.02)
+    assert float(ask(SpeckleNoise(severity=5), torch.zeros(1, 3, 32, 32)).max()) == 0
+
+
+@pytest.mark.parametrize("eps", [0.0, 1e-3, 0.5, 4.0, 20.0])
+@pytest.mark.parametrize("shape", [(5, 3, 32, 32), (4, 700)])
+def test_l2_noise_has_just_the_given_length(ask, eps, shape):
+    x = torch.rand(shape, dtype=torch.float64)
+    x[0], x[1] = 0, 1  # corners: half of the noise is cut off
+    for inputs, tolerance in ((x, 1e-9), (x.float(), 1e-5)):
+        z = ask(L2Noise(eps=eps), inputs)
+        length = np.linalg.norm((z - inputs).double().numpy().reshape(len(x), -1), axis=1)
+        assert length == pytest.approx(eps if eps < 20 or shape[1] == 3 else length, abs=tolerance, rel=tolerance)
+        assert length.max() <= eps + tolerance
+        assert float(z.min()) >= 0
+        assert float(z.max()) <= 1
+
+
+def test_l2_noise_is_white_and_goes_as_far_as_there_is_room(ask):
+    x = torch.full((50, 2000), 0.5, dtype=torch.float64)
+    z = ask(L2Noise(eps=1.0), x)
+    assert stats.kstest(((z - x) * math.sqrt(2000)).numpy().ravel(), "norm").pvalue > 1e-3
+    far = ask(L2Noise(eps=1000.0), x)
+    assert set(far.unique().tolist()) <= {0.0, 1.0}
+    with pytest.raises(DataError, match=r"\[0, 1\]"):
+        ask(L2Noise(), torch.full((1, 5), 2.0))

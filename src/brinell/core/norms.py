@@ -22,14 +22,25 @@ def length(v: X, p: float) -> PerSample:
         >>> length(torch.tensor([[3.0, -4.0]]), 2).item(), length(torch.tensor([[3.0, -4.0]]), 0).item()
         (5.0, 2.0)
     """
-    flat = v.flatten(1)
-    if flat.shape[1] == 0:
-        return flat.new_zeros(len(flat))
+    if v[0:1].numel() == 0:
+        return v.new_zeros(len(v))
+    entries = tuple(range(1, v.ndim))  # not flattened, which would copy a channels-last batch
     if p == math.inf:
-        return flat.abs().amax(1)
+        return v.abs().amax(entries)
     if p == 0:
-        return (flat != 0).sum(1).to(v.dtype)
-    return torch.linalg.vector_norm(flat, ord=p, dim=1)
+        return v.count_nonzero(entries).to(v.dtype)
+    return torch.linalg.vector_norm(v, ord=p, dim=entries)
+
+
+def extremes(v: Tensor) -> tuple[Tensor, Tensor]:
+    """The smallest and the largest entry of each sample, (n,) each; both NaN where one is NaN.
+
+    Example:
+        >>> extremes(torch.tensor([[3.0, -4.0], [1.0, math.nan]]))
+        (tensor([-4., nan]), tensor([3., nan]))
+    """
+    entries = tuple(range(1, v.ndim))
+    return v.amin(entries), v.amax(entries)
 
 
 def dual(p: float) -> float:

@@ -74,9 +74,8 @@ class Ball(Threat, name="ball"):
 
     def contains(self, x: X, z: X) -> Mask:
         """(n,) bool: inside the domain exactly and within eps up to the rounding of the input type; NaN is never inside."""
-        flat = z.flatten(1)
-        inside = (flat >= self.low).all(1) & (flat <= self.high).all(1)
-        return inside & (self.distance(x, z) <= self.eps + self.slack(x))
+        low, high = norms.extremes(z)
+        return (low >= self.low) & (high <= self.high) & (self.distance(x, z) <= self.eps + self.slack(x))
 
     def project(self, x: X, z: X) -> X:
         """The point of T(x) nearest to z; z itself where it lies inside. x must lie in the domain."""

@@ -23,6 +23,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +65,9 @@ class Store:
 
     @property
     def duckdb(self) -> Any:
-        """One in-memory connection; it only ever reads and writes Parquet files."""
+        """A connection of this store's own; it only ever reads and writes Parquet files."""
         if self._connection is None:
-            import duckdb
-
-            self._connection = duckdb.connect(":memory:", config={"threads": 1})
+            self._connection = _database(os.getpid()).cursor()
         return self._connection
 
     @contextmanager
@@ -175,6 +174,9 @@ class Store:
         except duckdb.Error as error:
             if not place.exists():
                 raise StoreError(f"{place} is missing; run again to measure its cell") from error
+            if isinstance(error, duckdb.FatalException | duckdb.InternalException):
+                self._connection = None  # a damaged file can bring the whole database down; the next file gets a new one
+                _database.cache_clear()
             raise StoreError(f"{place} is damaged ({str(error).splitlines()[0]}); delete it and run again") from error
 
     def names(self, folder: str, suffix: str) -> set[str]:
@@ -204,6 +206,14 @@ def _duckdb_errors() -> tuple[type[Exception], ...]:
     """What DuckDB raises when it cannot write; nothing before it is in use."""
     duckdb = sys.modules.get("duckdb")
     return (duckdb.IOException,) if duckdb else ()
+
+
+@cache
+def _database(process: int) -> Any:
+    """One in-memory database for all stores of a process: it takes longer to open than a cell takes to write."""
+    import duckdb
+
+    return duckdb.connect(":memory:", config={"threads": 1})
 
 
 def _quoted(path: Path) -> str:

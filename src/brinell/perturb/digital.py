@@ -89,8 +89,9 @@ class Pixelate(Graded, name="pixelate"):
         z = box(box(x, floor(c side)), side)
 
     Shrinking takes the mean of the pixels whose centres lie in the window of the new pixel, columns first; enlarging repeats the
-    nearest. This is the BOX filter of Pillow, bit for bit: the input is read as 8-bit (rounded) and both means are rounded to
-    8 bits, not cut off. `quantize=False` leaves all three out.
+    nearest. This is the BOX filter of Pillow, bit for bit on square images (on others Pillow 13 may take rows first, which can
+    change the rounding by a level): the input is read as 8-bit (rounded) and both means are rounded to 8 bits, not cut off.
+    `quantize=False` leaves all three out.
 
     References: `Graded`.
 
@@ -118,8 +119,7 @@ class Pixelate(Graded, name="pixelate"):
         if self.quantize:
             z.div_(255)
         for axis in (2, 3):
-            size, small = x.shape[axis], z.shape[axis]
-            z = _picked(z, axis, ((torch.arange(size, dtype=torch.float64) + 0.5) * (small / size)).long().to(x.device))
+            z = _picked(z, axis, _windows(z.shape[axis], x.shape[axis])[0].to(x.device))
         return z
 
 
@@ -142,10 +142,11 @@ def _picked(x: Tensor, axis: int, index: Tensor) -> Tensor:
 @lru_cache(maxsize=64)
 def _windows(old: int, new: int) -> tuple[Tensor, Tensor, tuple[int, int]]:
     """The first pixel and the number of pixels of the window of each new pixel, and the least and largest of these numbers: centres
-    within (-1/2, 1/2] of a new pixel."""
-    scale = old / new
-    place = (np.arange(old) + 0.5 - (np.arange(new)[:, None] + 0.5) * scale) / scale
-    inside = (place > -0.5) & (place <= 0.5)
+    within (-1/2, 1/2] of a new pixel, rounded as in Pillow where one lies on the edge."""
+    scale, wide = old / new, max(old / new, 1.0)
+    pixel, centre = np.arange(old), (np.arange(new)[:, None] + 0.5) * scale
+    place = (pixel - centre + 0.5) * (1 / wide)
+    inside = (place > -0.5) & (place <= 0.5) & (pixel >= np.trunc(centre - wide / 2 + 0.5)) & (pixel < np.trunc(centre + wide / 2 + 0.5))
     count = inside.sum(1)
     return torch.from_numpy(inside.argmax(1)), torch.from_numpy(count), (int(count.min()), int(count.max()))
 

@@ -202,8 +202,9 @@ class ShotNoise(Graded, name="shot_noise"):
         eight_bit = ((x * 255).sub_(level).abs_() < 1e-3).flatten(1).all(1)
         if bool(eight_bit.all()):
             return photon_counts(level.to(torch.int32), int(photons), draws).div_(photons).to(x.dtype)
-        out = draws.poisson(x * photons).div_(photons)
+        out, rest = torch.empty_like(x), ~eight_bit
         out[eight_bit] = photon_counts(level[eight_bit].to(torch.int32), int(photons), draws[eight_bit]).div_(photons).to(x.dtype)
+        out[rest] = draws[rest].poisson(x[rest] * photons).div_(photons)
         return out
 
 
