@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy import ndimage, stats
 
+from brinell.perturb import glass as module
 from brinell.perturb.glass import GlassBlur, copied, exchanged
 
 
@@ -61,16 +62,20 @@ def test_draws_every_offset_equally_often(ask):
     assert stats.chisquare(counts).pvalue > 1e-3
 
 
-def test_blurs_before_and_after(ask, photos):
-    """A flat image stays; what the passes do not reach is blurred twice, and cut to 8 bits in between."""
-    flat = torch.full((1, 3, 32, 32), 100 / 255)
-    assert torch.equal(ask(GlassBlur(severity=5), flat), flat)
-    x = photos(64, 64, n=1)
-    z = (ask(GlassBlur(severity=2), x) * 255).round().numpy()
-    twin = np.floor(ndimage.gaussian_filter(x.double().numpy(), (0, 0, 0.5, 0.5), mode="nearest", truncate=4) * 255)
-    twin = np.floor(ndimage.gaussian_filter(twin, (0, 0, 0.5, 0.5), mode="nearest", truncate=4))
-    assert np.abs(z - twin)[:, :, 0, :].mean() < 1.5  # the first row reaches into the second only through the blur
-    assert np.abs(z - twin).mean() > 2
+@pytest.mark.parametrize("preset", GlassBlur.ladder)
+@pytest.mark.parametrize("severity", [1, 2, 3, 4, 5])
+def test_cuts_to_levels_as_the_published_float64_arithmetic_does(ask, photos, monkeypatch, preset, severity):
+    """Every level of an even image, and a photograph whose pixels stay in place: all bits, where rounding errors cost a level too."""
+    monkeypatch.setattr(module, "copied", lambda down, right, reach, height, width: torch.arange(height * width).repeat(len(down), 1))
+    sigma = GlassBlur.ladder[preset][severity - 1][0]
+    even = (torch.arange(256.0) / 255)[:, None, None, None].expand(-1, 1, 32, 32)
+    for x in (even, photos(32, 48, n=3)):
+        image = (x * 255).round().byte().numpy() / 255.0
+        image = np.uint8(ndimage.gaussian_filter(image, (0, 0, sigma, sigma), mode="nearest", truncate=4) * 255)
+        blurred = ndimage.gaussian_filter(image / 255.0, (0, 0, sigma, sigma), mode="nearest", truncate=4)
+        twin = np.uint8(np.clip(blurred, 0, 1) * 255)
+        got = (ask(GlassBlur(severity=severity, preset=preset), x) * 255).round().numpy()
+        assert np.array_equal(got, twin)
 
 
 def test_swapping_keeps_all_pixels_and_copying_does_not(ask):

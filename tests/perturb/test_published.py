@@ -72,7 +72,7 @@ def snow(
     top = (layer.shape[0] - side) // 2
     layer = layer[top : top + side, top : top + side]
     layer = cut(np.where(layer < threshold, 0, layer)) / 255
-    layer = smeared(layer[None], radius, sigma, rng.uniform(-135, -45))[0]
+    layer = smeared(layer[None], int(radius), sigma, rng.uniform(-135, -45))[0]
     grey = np.tensordot([0.299, 0.587, 0.114], x, 1)
     return cut(mix * x + (1 - mix) * np.maximum(x, grey * 1.5 + 0.5) + layer + np.rot90(layer, 2))
 

@@ -155,17 +155,17 @@ def _mirrored(size: int, reach: int) -> np.ndarray:
 def gaussian_blur(x: Tensor, sigma: float, cut: float = 4.0) -> Tensor:
     """x blurred along its last two axes, (n, c, h, w); weights stop at floor(cut sigma + 1/2) pixels, borders repeat.
 
-    Every value is a sum in a fixed order, so it does not depend on what else is in the batch.
+    Every value is a sum in a fixed order, so it does not depend on what else is in the batch. In float64 the order and the bits are
+    those of `scipy.ndimage.gaussian_filter`.
     """
     reach = math.floor(cut * sigma + 0.5)
-    weights = [math.exp(-0.5 * (i / sigma) ** 2) for i in range(reach + 1)] if reach else [1.0]
-    total = weights[0] + 2 * sum(weights[1:])
-    weights = [weight / total for weight in weights]
+    weights = np.exp(-0.5 / (sigma * sigma) * np.arange(-reach, reach + 1) ** 2) if reach else np.ones(1)
+    weights = (weights / weights.sum()).tolist()[reach:]
     for axis, margin in ((2, (0, 0, reach, reach)), (3, (reach, reach, 0, 0))):
         wide = F.pad(x, margin, mode="replicate")
         size, pair = x.shape[axis], torch.empty_like(x)
         x = wide.narrow(axis, reach, size) * weights[0]
-        for i in range(1, reach + 1):
+        for i in range(reach, 0, -1):
             torch.add(wide.narrow(axis, reach - i, size), wide.narrow(axis, reach + i, size), out=pair)
             x.add_(pair.mul_(weights[i]))
     return x
