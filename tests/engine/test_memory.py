@@ -1,5 +1,6 @@
 """What a run directory remembers: fitted states, hardened networks, results of `map`, summaries, findings."""
 
+import math
 from typing import ClassVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from brinell.core.probe import Needs, Probe
 from brinell.core.summary import Summary
 from brinell.core.tally import Sum
 from brinell.core.threat import Ball
+from brinell.engine.progress import Silent
 from brinell.engine.store import Store
 from brinell.engine.table import open_table
 
@@ -203,14 +205,14 @@ class Doubled(Hardening, name="engine_doubled"):
     def wrap(self, net):
         return nn.Sequential(net, nn.Hardtanh(-1e9, 1e9))
 
-    def __call__(self, net, data, *, seed):
+    def __call__(self, net, data, *, seed, **options):
         return br.Network(self.wrap(net.frozen_copy().module), net.recipe)
 
 
 def test_hardened_networks_are_kept(data, make_net, tmp_path):
     nets = {"a": make_net(seed=1), "b": make_net(seed=2)}
     first = br.Lab(tmp_path, seed=3).harden(nets, "engine_shift(by=2)", data)
-    assert CALLS == ["shift 3 []"] * 2
+    assert CALLS == ["shift 3 ['checkpoint', 'device', 'progress', 'valid']"] * 2
     again = br.Lab(tmp_path, seed=3).harden(nets, Shift(by=2), data)
     assert len(CALLS) == 2
     for name, net in nets.items():
@@ -240,6 +242,41 @@ def test_training_is_kept_too(data, tmp_path):
     assert again.digest == first.digest != net.digest and file.stat().st_mtime_ns == was
     with pytest.raises(SpecError, match="hardening is wanted"):
         br.Lab(tmp_path).harden(net, "pgd", data)
+
+
+class Impatient(Silent):
+    """Stops the work like Ctrl-C after some samples, and keeps what the work said at its start."""
+
+    def __init__(self, patience=math.inf):
+        self.left, self.started = patience, []
+
+    def start(self, title, total, done=0.0):
+        self.started.append((total, done))
+
+    def advance(self, amount, text=""):
+        self.left -= amount
+        if self.left < 0:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_training_goes_on_where_it_was(data, tmp_path):
+    net, how = br.load_network("linear", shape=data.shape, classes=10, seed=0), "fit(epochs=4, batch_size=20)"
+    undisturbed = br.Lab(tmp_path / "a").harden(net, how, data)["net"]
+    with pytest.raises(KeyboardInterrupt):
+        br.Lab(tmp_path / "b", progress=Impatient(2.5 * len(data))).harden(net, how, data)
+    again = Impatient()
+    resumed = br.Lab(tmp_path / "b", progress=again).harden(net, how, data)["net"]
+    assert again.started == [(4 * len(data), 2 * len(data))]
+    assert resumed.digest == undisturbed.digest
+    assert not list((tmp_path / "b" / "checkpoints").glob("*"))
+
+
+def test_samples_to_judge_on_are_part_of_what_is_kept(data, tmp_path):
+    net, how = br.load_network("linear", shape=data.shape, classes=10, seed=0), "fit(epochs=3, batch_size=20)"
+    last = br.Lab(tmp_path).harden(net, how, data)["net"]
+    chosen = br.Lab(tmp_path).harden(net, how, data, valid=data.limit(20, 0))["net"]
+    assert "chosen on 20 held-out samples" in chosen.notes[-1]
+    assert "held-out" not in last.notes[-1]
 
 
 def square(item):

@@ -28,6 +28,7 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError, field_validator
 
 from brinell.core.errors import SpecError
+from brinell.core.written import same, written
 
 State = dict[str, Any]
 """What a component's `prepare` fitted: tensors by name."""
@@ -37,7 +38,6 @@ ITEM_PACKAGES = ("data", "models", "perturb", "probe", "certify", "summary", "ha
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 _CLASS_WITH_NAME = re.compile(r"^class\s+(\w+)\s*\([^)]*\bname\s*=\s*[\"']([a-z][a-z0-9_]*)[\"']", re.MULTILINE)
-_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _MAX_SPEC_LENGTH = 100_000
 _MAX_DEPTH = 32
 _loaded: dict[str, type[Component]] = {}
@@ -123,12 +123,12 @@ class Component(BaseModel):
         """
         fields = type(self).model_fields
         shown = {
-            field: _format(getattr(self, field), full=full)
+            field: written(getattr(self, field), full=full)
             for field, info in sorted(fields.items())
             if full
             or field in self.telling
             or info.is_required()
-            or not _same(getattr(self, field), info.get_default(call_default_factory=True))
+            or not same(getattr(self, field), info.get_default(call_default_factory=True))
         }
         bare = itertools.takewhile(shown.__contains__, self.positional)  # a gap would move the later ones into it
         values = [shown.pop(field) for field in list(bare)]
@@ -147,8 +147,18 @@ class Component(BaseModel):
         return type(self)(**{**{field: getattr(self, field) for field in type(self).model_fields}, **changes})
 
     def prepare(self, net: Any, data: Any, *, draws: Any) -> State | None:
-        """Fit what must be known before the first sample (a scale, a detector); None when there is nothing to fit."""
-        return None
+        """Fit what must be known before the first sample (a scale, a detector); None when there is nothing to fit.
+
+        By default the components in the fields are prepared, each with draws of its own; their tensors are called `FIELD/NAME`. An
+        item that fits something itself adds what its parts fitted: `{"scale": scale, **(super().prepare(net, data, draws=draws) or {})}`.
+        """
+        state: State = {}
+        for place, part in self._parts():
+            if all(type(inner).prepare is Component.prepare for inner in walk(part)):
+                continue
+            fitted = part.prepare(net, data, draws=draws.at(place)) or {}
+            state |= {f"{place}/{key}": value for key, value in fitted.items()}
+        return state or None
 
     @property
     def state(self) -> State | None:
@@ -156,10 +166,22 @@ class Component(BaseModel):
         return self._state
 
     def prepared(self, state: State | None) -> Self:
-        """This component with the given fitted state."""
-        twin = self.model_copy()
-        twin._state = state
+        """This component with the given fitted state; the components in its fields get their part of it."""
+        own = dict(state or {})
+        parts: dict[str, State] = {place: {} for place, _ in self._parts()}
+        for key in list(own):
+            place, _, name = key.partition("/")
+            if place in parts:
+                parts[place][name] = own.pop(key)
+        fields = {field: getattr(self, field) for field in type(self).model_fields}
+        twin = self.model_copy(update={field: _with_states(value, field, parts) for field, value in fields.items()})
+        twin._state = None if state is None else own
         return twin
+
+    def _parts(self) -> typing.Iterator[tuple[str, Component]]:
+        """The components in the fields and their places: `attack`, or `attacks.0` in a tuple."""
+        for field in sorted(type(self).model_fields):
+            yield from _components(getattr(self, field), field)
 
     @classmethod
     def summary_line(cls) -> str:
@@ -176,6 +198,22 @@ def walk(value: Any) -> typing.Iterator[Component]:
     elif isinstance(value, tuple):
         for item in value:
             yield from walk(item)
+
+
+def _components(value: Any, place: str) -> typing.Iterator[tuple[str, Component]]:
+    if isinstance(value, Component):
+        yield place, value
+    elif isinstance(value, tuple):
+        for at, item in enumerate(value):
+            yield from _components(item, f"{place}.{at}")
+
+
+def _with_states(value: Any, place: str, states: dict[str, State]) -> Any:
+    if isinstance(value, Component):
+        return value.prepared(states[place]) if states[place] else value
+    if isinstance(value, tuple):
+        return tuple(_with_states(item, f"{place}.{at}", states) for at, item in enumerate(value))
+    return value
 
 
 def parse(text: str, expect: type[Component] = Component) -> Any:
@@ -337,37 +375,6 @@ def _holds_component(annotation: Any) -> bool:
     if isinstance(annotation, type) and not typing.get_args(annotation):
         return issubclass(annotation, Component)
     return any(_holds_component(argument) for argument in typing.get_args(annotation))
-
-
-def _same(value: Any, default: Any) -> bool:
-    return type(value) is type(default) and value == default
-
-
-def _format(value: Any, *, full: bool) -> str:
-    match value:
-        case Component():
-            return value.spec(full=full)
-        case bool() | None:
-            return str(value)
-        case float():
-            return _format_float(value)
-        case tuple():
-            inner = ", ".join(_format(item, full=full) for item in value)
-            return f"({inner},)" if len(value) == 1 else f"({inner})"
-        case str() if _WORD.match(value) and not keyword.iskeyword(value) and value not in ("inf", "nan"):
-            return value
-    return repr(value)
-
-
-def _format_float(value: float) -> str:
-    if math.isinf(value):
-        return "inf" if value > 0 else "-inf"
-    if value.is_integer() and abs(value) < 1e15:
-        return str(int(value))
-    levels = value * 255  # grey levels read better, and k/255 is exact for every whole k
-    if abs(levels) < 2**16 and round(levels) / 255 == value:
-        return f"{round(levels)}/255"
-    return repr(value)
 
 
 def _explain(cls: type[Component], fields: dict[str, Any], error: ValidationError) -> str:

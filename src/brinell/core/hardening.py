@@ -12,7 +12,12 @@ from brinell.core.network import Network
 
 
 class Hardening(Component):
-    """Trains or edits a network. The argument is never changed; the same seed gives the same network."""
+    """Trains or edits a network. The argument is never changed; the same seed gives the same network.
+
+    The lab calls it with the options `valid` (samples to judge on, or None), `checkpoint` (a file that holds the state of the work
+    after every epoch, from which an interrupted one goes on), `progress` and `device`; those that have no use for one take it and
+    leave it.
+    """
 
     def wrap(self, net: nn.Module) -> nn.Module:
         """The structure this hardening needs around the network, without any training; the network itself by default."""

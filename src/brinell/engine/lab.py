@@ -291,22 +291,31 @@ class Lab:
         table.keeps = self  # a temporary directory lives as long as its table
         return table
 
-    def harden(self, nets: Any, hardening: Hardening | str, data: Dataset | Source | str, **options: Any) -> dict[str, Network]:
-        """Each network hardened; kept in the run directory, so that a second call trains nothing.
+    def harden(
+        self, nets: Any, hardening: Hardening | str, data: Dataset | Source | str, *, valid: Dataset | Source | str | None = None
+    ) -> dict[str, Network]:
+        """Each network hardened; kept in the run directory, so that a second call trains nothing and an interrupted one goes on.
+
+        Arguments:
+            valid: samples to choose the best epoch on, for hardenings that choose one.
 
         Raises:
             SpecError, DataError, NetworkError: an argument cannot be used.
         """
         how, samples = as_component(Hardening, hardening), as_dataset(data)
-        return {name: self._hardened(name, net, how, samples, options) for name, net in as_networks(nets).items()}
+        judges = None if valid is None else as_dataset(valid)
+        return {name: self._hardened(name, net, how, samples, judges) for name, net in as_networks(nets).items()}
 
-    def _hardened(self, name: str, net: Network, how: Hardening, data: Dataset, options: dict[str, Any]) -> Network:
-        path = f"networks/{digest_of(net.digest, how.key(), data.digest, str(self.seed))}.safetensors"
+    def _hardened(self, name: str, net: Network, how: Hardening, data: Dataset, valid: Dataset | None) -> Network:
+        key = digest_of(net.digest, how.key(), data.digest, "" if valid is None else valid.digest, str(self.seed))
+        path, checkpoint = f"networks/{key}.safetensors", f"checkpoints/{key}.safetensors"
         if not self.store.has(path):
             self.progress.say(f"{name}: {how.spec()}")
-            made = how(net, data, seed=self.seed, **options)
+            kept = self.store.root / checkpoint
+            made = how(net, data, seed=self.seed, valid=valid, progress=self.progress, device=self.device, checkpoint=kept)
             state = {key: value for key, value in made.module.state_dict().items() if isinstance(value, Tensor)}
             self.store.write_tensors(path, state, {"recipe": made.recipe, "notes": list(made.notes), "hardening": how.spec(full=True)})
+            self.store.drop(checkpoint)
         tensors, about = self.store.read_tensors(path)
         module = how.wrap(net.frozen_copy().module)
         module.load_state_dict(tensors)

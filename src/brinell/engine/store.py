@@ -6,6 +6,7 @@
     arrays/CELL.safetensors      per-unit and per-sample values behind the readings
     shards/CELL/SIZE-00000.safetensors   tallies and sample rows of finished shards; removed when their cell is finished
     states/, networks/, results/ what components fitted, hardened networks, results of `lab.map`
+    checkpoints/                 trainings under way; removed when their network is finished
     summary.parquet, findings.json  read off the finished cells
 
 There is no server and no lock. Two runs that write the same file write the same content. A file with wrong content is found by
@@ -132,9 +133,9 @@ class Store:
             if _digest(tensors, note["about"]) != note["digest"]:
                 raise ValueError("its digest does not match its content")
             return tensors, json.loads(note["about"])
-        except FileNotFoundError:
-            raise  # another run removed it meanwhile
-        except (SafetensorError, OSError, ValueError, KeyError) as error:
+        except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
+            if not place.exists():
+                raise FileNotFoundError(place) from error  # another run removed it meanwhile
             raise StoreError(f"{place} is damaged ({error}); delete it and run again") from error
 
     def write_rows(self, path: str, rows: list[dict[str, Any]], columns: tuple[str, ...] = COLUMNS) -> None:
