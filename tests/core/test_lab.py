@@ -10,6 +10,7 @@ from brinell.core.measurement import Finding, Verdict
 from brinell.core.probe import SAFE, UNKNOWN, UNSAFE, Certifier
 from brinell.core.tally import Sum, Tally
 from brinell.core.threat import Ball, Threat
+from brinell.perturb.fgsm import FGSM
 
 SPEC = "fgsm(threat=ball(eps=0.1))"
 
@@ -86,3 +87,14 @@ def test_the_gravest_verdict(table):
     ):
         table.findings.append(Finding("f", verdict, "m"))
         assert table.worst is worst
+
+
+def test_rows_are_found_by_any_spelling_of_a_perturbation():
+    ball = Ball(eps=8 / 255)
+    rows = [{"name": "accuracy", "layer": "", "perturbation": f"fgsm(threat={ball.spec()})", "value": 0.5}]
+    table = Table({}, rows)
+    for spelling in ("fgsm(threat=ball(eps=8/255))", "fgsm(threat=ball(norm=inf, eps=0.03137254901960784))", FGSM(threat=ball)):
+        assert table.value("accuracy", perturbation=spelling) == 0.5
+    assert not table.select(perturbation="fgsm(threat=ball(eps=4/255))")
+    assert not table.select(perturbation="no spec (at all")
+    assert not table.select(perturbation="")

@@ -16,9 +16,9 @@ FIT = Fit(epochs=2, batch_size=16, lr=0.02)
 def test_a_regularizer_of_zero_changes_nothing(toy, small, same):
     seen = []
 
-    def nothing(activations, logits, y, epoch):
-        seen.append((dict(activations), logits.shape, len(y), epoch))
-        return logits.sum() * 0
+    def nothing(step):
+        seen.append((dict(step.activations), step.logits.shape, len(step.y), step.epoch))
+        return step.logits.sum() * 0
 
     assert same(FIT(small, toy, seed=0), FIT(small, toy, seed=0, regularizer=nothing))
     assert [epoch for *_, epoch in seen] == [0] * 3 + [1] * 3
@@ -33,8 +33,8 @@ def test_a_regularizer_reaches_the_early_layers(toy, small):
     still = FIT.replace(weight_decay=0.0)(module, toy, seed=0)
     assert torch.equal(still.module[0].weight, module[0].weight)
 
-    def quiet(activations, logits, y, epoch):
-        return activations["2:0"].square().mean()
+    def quiet(step):
+        return step.activations["2:0"].square().mean()
 
     moved = FIT.replace(weight_decay=0.0)(module, toy, seed=0, regularizer=quiet, layers=("2:*",))
     assert not torch.equal(moved.module[0].weight, module[0].weight)
@@ -51,9 +51,9 @@ class Cut(nn.Module):
 def test_only_the_layers_asked_for_are_recorded(toy, small):
     names = set()
 
-    def look(activations, logits, y, epoch):
-        names.update(activations)
-        return logits.sum() * 0
+    def look(step):
+        names.update(step.activations)
+        return step.logits.sum() * 0
 
     FIT(small, toy, seed=0, regularizer=look, layers=("4:*",))
     assert names == {"4:0"}

@@ -108,3 +108,14 @@ def test_cost_and_text():
     assert FGSM().spec() == "fgsm(threat=ball(eps=8/255, norm=inf))" and parse(FGSM(loss="margin").spec()) == FGSM(loss="margin")
     with pytest.raises(DataError, match="fgsm needs floating-point inputs"):
         ask(FGSM(), x=X.long())
+
+
+def test_a_random_start_changes_the_point_the_step_begins_at():
+    """On a linear network the direction is the same everywhere: the point is the start plus the longer step, projected."""
+    attack = FGSM(threat=free(math.inf, 0.2), random_start=True, rate=1.25)
+    z, draws = ask(attack), derive(0, ids=range(len(X)))
+    start = attack.threat.sample(X, draws).flatten(1).numpy()
+    x = X.flatten(1).numpy()
+    gain = np.sign(WEIGHT.numpy()[1 - Y.numpy()] - WEIGHT.numpy()[Y.numpy()])
+    assert z.flatten(1).numpy() == pytest.approx(np.clip(start + 0.25 * gain, x - 0.2, x + 0.2), abs=2e-7)
+    assert np.abs(z.flatten(1).numpy() - closed_form(math.inf, 0.2)).max() > 0.01

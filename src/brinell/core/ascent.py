@@ -3,6 +3,9 @@
 An attack says three things: where a sample starts, how it steps, and when its budget is used up. The drive does the rest. One
 forward pass gives both the test "has it arrived?" and the graph of the next gradient. A sample that has reached its goal leaves;
 the others are packed together, so that no pass is spent on samples that are already decided. The best point seen is returned.
+
+The first steps may be drafted in bfloat16 (`core.precision`): an arrival there counts once a float32 pass confirms it, and the
+last steps are float32, so that no number depends on what bfloat16 rounds away.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from torch import Tensor
 
 from brinell.core.draws import Draws
 from brinell.core.goal import Goal, Loss
+from brinell.core.precision import drafting, drafts
 from brinell.core.samples import Logits, PerSample, X, Y
 
 
@@ -69,7 +73,8 @@ class Front:
 
     Arguments:
         rows: positions in the batch. x, y, clean: clean inputs, labels, clean logits. z: current points. step: steps taken.
-        draws: the samples' own randomness. carry: whatever the attack keeps per sample (a momentum, a step size).
+        draws: the samples' own randomness. loss: (m,) float64 at z, NaN before the first pass. carry: whatever the attack keeps
+            per sample (a momentum, a step size).
     """
 
     rows: Tensor
@@ -79,6 +84,7 @@ class Front:
     z: Tensor
     step: Tensor
     draws: Draws
+    loss: Tensor
     carry: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -88,7 +94,7 @@ class Front:
         """The samples under a (m,) bool mask, packed together."""
         carry = {name: value[live] for name, value in self.carry.items()}
         rows, x, y, clean, z, step = (value[live] for value in (self.rows, self.x, self.y, self.clean, self.z, self.step))
-        return Front(rows, x, y, clean, z, step, self.draws[live], carry)
+        return Front(rows, x, y, clean, z, step, self.draws[live], self.loss[live], carry)
 
 
 @dataclass
@@ -97,13 +103,29 @@ class Climb:
 
     Arguments:
         z: (n, *d) the point that reached the goal, else the one with the largest loss. loss: (n,) float64 there.
-        reached: (n,) bool. steps: (n,) steps taken.
+        reached: (n,) bool. steps: (n,) steps taken. forwards, backwards: (n,) passes through the network, clean logits not counted.
     """
 
     z: Tensor
     loss: Tensor
     reached: Tensor
     steps: Tensor
+    forwards: Tensor
+    backwards: Tensor
+
+    def improve(self, rows: Tensor, other: Climb) -> None:
+        """Take over another climb of the samples under a (n,) bool mask: its passes, and its points where they are better."""
+        self.steps[rows] += other.steps
+        self.forwards[rows] += other.forwards
+        self.backwards[rows] += other.backwards
+        better = other.reached | (other.loss > self.loss[rows])
+        where = rows.nonzero().squeeze(1)[better]
+        self.z[where], self.loss[where], self.reached[where] = other.z[better], other.loss[better], other.reached[better]
+
+
+def drafted(net: Callable[[Tensor], Tensor], x: Tensor, steps: int, exact: bool) -> int:
+    """How many of `steps` are drafted in bfloat16: three in four where that gains (`precision.drafts`), none if `exact`."""
+    return 0 if exact or steps < 4 or not drafts(net, x) else steps * 3 // 4
 
 
 def ascend(
@@ -118,46 +140,67 @@ def ascend(
     done: Callable[[Front], Tensor],
     draws: Draws,
     kind: Loss = "cross_entropy",
+    draft: int = 0,
+    leave: bool = True,
 ) -> Climb:
     """Drive the samples up the goal's loss until each has reached the goal or is done.
 
     Arguments:
         x, y, clean: (n, *d) inputs, (n,) labels, (n, K) clean logits. Samples whose clean logits reach the goal stay at x.
-        start(front): the first points. step(front, gradient): the next points. done(front): (m,) bool, budget used up; asked
-            after every step with `front.step` counting it, so a sample takes at least one step.
-        kind: the surrogate loss.
+        start(front): the first points. step(front, gradient): the next points; `front.loss` holds the losses at `front.z`.
+            done(front): (m,) bool, budget used up; asked after every step with `front.step` counting it, so a sample takes at
+            least one step.
+        kind: the surrogate loss. draft: the points of steps 0..draft-1 are looked at in bfloat16; the best loss and point are then
+            those of float32 alone. leave: False goes on with samples that have reached the goal, and returns the largest loss.
 
     Cost: per live sample and step one forward and one backward pass, and one forward pass at the end for those that never
-    arrived.
+    arrived; with `draft` one more forward pass wherever bfloat16 sees an arrival. `Climb` counts them.
     """
-    n = len(x)
-    result = Climb(x.clone(), torch.full((n,), -torch.inf, dtype=torch.float64, device=x.device),
-                   goal.reached(clean, y, clean), torch.zeros(n, dtype=torch.int64, device=x.device))  # fmt: skip
-    live = ~result.reached
-    rows = torch.arange(n, device=x.device)
-    front = Front(rows, x, y, clean, x, torch.zeros_like(rows), draws).keep(live)
+    count = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    loss = torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
+    result = Climb(x.clone(), loss, goal.reached(clean, y, clean), count, count.clone(), count.clone())
+    rows = torch.arange(len(x), device=x.device)
+    front = Front(rows, x, y, clean, x, torch.zeros_like(rows), draws, torch.full_like(loss, torch.nan)).keep(~result.reached)
     if len(front):
         front.z = start(front)
     while len(front):
-        over = done(front) if bool((front.step > 0).any()) else torch.zeros_like(front.rows, dtype=torch.bool)
+        taken = int(front.step[0])
+        low, over = taken < draft, done(front) if taken else torch.zeros_like(front.rows, dtype=torch.bool)
+        result.forwards[front.rows] += 1
         if bool(over.all()):
             with torch.no_grad():
                 logits = net(front.z)
             gradient = front.z  # not used: every sample leaves below
             losses = goal.loss(logits.double(), front.y, front.clean.double(), kind)
         else:
-            gradient, losses, logits = goal_gradient(net, front.z, front.y, front.clean, goal, kind)
+            result.backwards[front.rows] += 1
+            with drafting(front.z, low):
+                gradient, losses, logits = goal_gradient(net, front.z, front.y, front.clean, goal, kind)
         arrived = goal.reached(logits, front.y, front.clean)
-        losses = torch.nan_to_num(losses, nan=-torch.inf)
-        better = arrived | (losses > result.loss[front.rows])
+        if low:
+            arrived = _confirmed(net, front, goal, arrived, result)
+        if taken == draft > 0:
+            result.loss[front.rows] = -torch.inf  # what bfloat16 made of the losses does not compare with float32
+        front.loss = torch.nan_to_num(losses, nan=-torch.inf)
+        better = (arrived & leave) | (front.loss > result.loss[front.rows])
         where = front.rows[better]
-        result.z[where], result.loss[where] = front.z[better], losses[better]
-        result.reached[front.rows[arrived]] = True
+        result.z[where], result.loss[where] = front.z[better], front.loss[better]
+        result.reached[front.rows] = arrived if leave else result.reached[front.rows] | arrived
         result.steps[front.rows] = front.step
-        stay = ~(arrived | over)
+        stay = ~((arrived & leave) | over)
         if not bool(stay.all()):
             front, gradient = front.keep(stay), gradient[stay]
         if len(front):
             front.z = step(front, gradient)
             front.step = front.step + 1
     return result
+
+
+def _confirmed(net: Callable[[Tensor], Tensor], front: Front, goal: Goal, seen: Tensor, result: Climb) -> Tensor:
+    """Which of the arrivals that bfloat16 has seen float32 sees too."""
+    if not bool(seen.any()):
+        return seen
+    result.forwards[front.rows[seen]] += 1
+    with torch.no_grad():
+        logits = net(front.z[seen])
+    return seen.masked_scatter(seen, goal.reached(logits, front.y[seen], front.clean[seen]))

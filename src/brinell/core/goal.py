@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch.nn import functional as F
 
 from brinell.core.component import Component
 from brinell.core.errors import UndefinedReading
 from brinell.core.samples import Logits, Mask, PerSample, Y
 
-Loss = Literal["cross_entropy", "margin"]
+Loss = Literal["cross_entropy", "margin", "dlr"]
 """The surrogates a goal on the predicted class can be climbed with."""
+
+DLR_CLASSES = 4
+"""The fewest classes for which the difference of logits ratio is used; below it the margin stands in for it."""
 
 
 def margin(logits: Logits, y: Y) -> PerSample:
@@ -25,6 +29,32 @@ def margin(logits: Logits, y: Y) -> PerSample:
     own = logits.gather(1, y[:, None]).squeeze(1)
     others = logits.scatter(1, y[:, None], -torch.inf).amax(1)
     return others - own
+
+
+def dlr(logits: Logits, y: Y, target: Y | None = None) -> PerSample:
+    """Difference of logits ratio, (n,): the margin over the spread of the leading logits, the same for every scale of the logits.
+
+        DLR(z, y)    = -(z_y - max_{k != y} z_k) / (z_(1) - z_(3))                  in [-1, 1], > 0 where y is not predicted
+        DLR(z, y, t) = -(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2)                 with a target class t
+
+    with z_(1) >= z_(2) >= ... the sorted logits. Below `DLR_CLASSES` classes there is no fourth logit, and with two not even a
+    third: the numerator alone, the margin, is returned.
+
+    References: Croce & Hein (2020), "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
+        attacks", ICML, arXiv 2003.01690, equations 6 and 7.
+
+    Example:
+        >>> dlr(torch.tensor([[4.0, 3.0, 2.0, 0.0]]), torch.tensor([0]))
+        tensor([-0.5000])
+        >>> dlr(torch.tensor([[4.0, 3.0, 2.0, 0.0]]), torch.tensor([0]), torch.tensor([3]))
+        tensor([-1.3333])
+    """
+    gap = margin(logits, y) if target is None else (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None])).squeeze(1)
+    if logits.shape[1] < DLR_CLASSES:
+        return gap
+    top = logits.topk(4, 1).values
+    spread = top[:, 0] - (top[:, 2] if target is None else (top[:, 2] + top[:, 3]) / 2)
+    return gap / (spread + 1e-12)
 
 
 def divergence(kind: str, clean: Logits, logits: Logits) -> PerSample:
@@ -49,6 +79,11 @@ class Goal(Component):
 
     relative: ClassVar[bool] = False
 
+    @property
+    def aim(self) -> Goal:
+        """What is to be reached, whichever way it is asked for."""
+        return self
+
     def loss(self, logits: Logits, y: Y, clean: Logits, kind: Loss = "cross_entropy") -> PerSample:
         """(n,) numbers to maximise. logits: (n, K) at the perturbed inputs; clean: (n, K) at the clean ones; y: (n,) labels."""
         raise TypeError(f"{type(self).__name__} has no loss")
@@ -59,15 +94,42 @@ class Goal(Component):
 
 
 class Misclassify(Goal, name="misclassify"):
-    """Any class but the label: reached when the label is not the predicted class."""
+    """Any class but the label: reached when the label is not the predicted class.
+
+    `toward=k` aims the loss at one class, the k-th most likely wrong one at the clean input (1 is the runner-up); any other wrong
+    class is taken too. 0 aims at none in particular.
+
+    Raises:
+        UndefinedReading: the network has no k-th wrong class.
+    """
 
     relative = True
+    toward: int = Field(default=0, ge=0)
 
     def loss(self, logits: Logits, y: Y, clean: Logits, kind: Loss = "cross_entropy") -> PerSample:
-        return margin(logits, y) if kind == "margin" else F.cross_entropy(logits, y, reduction="none")
+        if self.toward:
+            return _aimed(kind, logits, y, self._aim(y, clean))
+        if kind == "cross_entropy":
+            return F.cross_entropy(logits, y, reduction="none")
+        return margin(logits, y) if kind == "margin" else dlr(logits, y)
 
     def reached(self, logits: Logits, y: Y, clean: Logits) -> Mask:
         return logits.argmax(1) != y
+
+    def _aim(self, y: Y, clean: Logits) -> Y:
+        wrong = clean.shape[1] - 1
+        if self.toward > wrong:
+            raise UndefinedReading(f"{self.spec()}: the network has {wrong + 1} classes, so {wrong} wrong ones; choose toward <= {wrong}")
+        return clean.scatter(1, y[:, None], -torch.inf).topk(self.toward, 1).indices[:, -1]
+
+
+def _aimed(kind: Loss, logits: Logits, y: Y, target: Y) -> PerSample:
+    """The loss of a target class: minus its cross-entropy, its lead over the label, or the targeted DLR."""
+    if kind == "cross_entropy":
+        return -F.cross_entropy(logits, target, reduction="none")
+    if kind == "margin":
+        return (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None])).squeeze(1)
+    return dlr(logits, y, target)
 
 
 class Target(Goal, name="target"):
@@ -95,10 +157,31 @@ class Target(Goal, name="target"):
 
     def loss(self, logits: Logits, y: Y, clean: Logits, kind: Loss = "cross_entropy") -> PerSample:
         target = self.targets(y, clean)
-        return -margin(logits, target) if kind == "margin" else -F.cross_entropy(logits, target, reduction="none")
+        return -margin(logits, target) if kind == "margin" else _aimed(kind, logits, y, target)
 
     def reached(self, logits: Logits, y: Y, clean: Logits) -> Mask:
         return logits.argmax(1) == self.targets(y, clean)
+
+
+class Nearest(Goal, name="nearest"):
+    """Another goal, reached as close to the sample as possible: what minimum-norm attacks search for.
+
+    Loss and end are those of `goal`; an attack that has reached it goes on to come nearer while its budget lasts.
+    """
+
+    relative = True
+    goal: Misclassify | Target = Field(default_factory=Misclassify)
+    positional = ("goal",)
+
+    @property
+    def aim(self) -> Goal:
+        return self.goal
+
+    def loss(self, logits: Logits, y: Y, clean: Logits, kind: Loss = "cross_entropy") -> PerSample:
+        return self.goal.loss(logits, y, clean, kind)
+
+    def reached(self, logits: Logits, y: Y, clean: Logits) -> Mask:
+        return self.goal.reached(logits, y, clean)
 
 
 class Maximise(Goal, name="maximise"):

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from brinell.core.component import parse
+from brinell.core.component import Component, parse
 from brinell.core.dataset import Dataset
+from brinell.core.errors import SpecError
 from brinell.core.measurement import Finding, Status, Verdict
 from brinell.core.network import Network
 from brinell.core.perturbation import Perturbation
@@ -44,7 +45,8 @@ class Table:
         return len(self.rows)
 
     def select(self, **where: Any) -> list[dict[str, Any]]:
-        """The rows whose columns have the given values."""
+        """The rows whose columns have the given values; a perturbation or probe may be given as component or in any spelling."""
+        where = {column: _canonical(value) if column in ("perturbation", "probe") else value for column, value in where.items()}
         return [row for row in self.rows if all(row.get(column) == value for column, value in where.items())]
 
     def row(self, name: str, **where: Any) -> dict[str, Any]:
@@ -102,6 +104,14 @@ class Table:
         """The gravest verdict among the findings."""
         order = [Verdict.PASS, Verdict.FLAG, Verdict.FAIL]
         return max((finding.verdict for finding in self.findings), key=order.index, default=Verdict.PASS)
+
+
+def _canonical(spec: Component | str) -> str:
+    """The spelling that rows use; a text that is no spec is left as it is, and matches what it equals."""
+    try:
+        return (parse(spec) if isinstance(spec, str) else spec).spec()
+    except SpecError:
+        return str(spec)
 
 
 class LabProtocol(Protocol):

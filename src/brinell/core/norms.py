@@ -94,7 +94,7 @@ def sparse_step(g: X, z: X, size: float, count: int, low: float, high: float) ->
     return (torch.zeros_like(slope).scatter(1, order, taken) * slope.sign()).reshape(g.shape)
 
 
-def project(v: X, eps: float, p: float, low: Tensor | float = -math.inf, high: Tensor | float = math.inf) -> X:
+def project(v: X, eps: float | PerSample, p: float, low: Tensor | float = -math.inf, high: Tensor | float = math.inf) -> X:
     """The point nearest to `v` (in L2) with |point|_p <= eps and low <= point <= high, where low <= 0 <= high.
 
     p = inf clamps. p = 2: clamp(t v, low, high) with the largest t <= 1 that is short enough. p = 1:
@@ -102,7 +102,7 @@ def project(v: X, eps: float, p: float, low: Tensor | float = -math.inf, high: T
     intersection (its optimality conditions, as the box contains 0); t and s are found to the rounding of float64.
 
     Arguments:
-        v: (n, *d). low, high: numbers or tensors that broadcast to v.
+        v: (n, *d). eps: one radius, or one per sample (n,). low, high: numbers or tensors that broadcast to v.
 
     References: Duchi et al. (2008), "Efficient Projections onto the l1-Ball for Learning in High Dimensions", ICML (no box);
         Michelot (1986), "A Finite Algorithm for Finding the Projection of a Point onto the Canonical Simplex of R^n", JOTA 50
@@ -110,7 +110,10 @@ def project(v: X, eps: float, p: float, low: Tensor | float = -math.inf, high: T
     """
     inside = torch.clamp(v, min=low, max=high) if isinstance(low, float) and isinstance(high, float) else v.maximum(
         torch.as_tensor(low, dtype=v.dtype, device=v.device)).minimum(torch.as_tensor(high, dtype=v.dtype, device=v.device))  # fmt: skip
-    if p == math.inf or eps == 0 or v[0:1].numel() == 0:
+    if isinstance(eps, Tensor) and p == math.inf:
+        most = eps.to(v.dtype).reshape(-1, *(1,) * (v.ndim - 1))
+        return inside.maximum(-most).minimum(most)
+    if v[0:1].numel() == 0 or (isinstance(eps, float | int) and (p == math.inf or eps == 0)):
         return inside.clamp(-eps, eps)
     over = length(inside, p) > eps
     if not bool(over.any()):
@@ -118,17 +121,68 @@ def project(v: X, eps: float, p: float, low: Tensor | float = -math.inf, high: T
     out = inside.clone()
     part = v[over].flatten(1)
     room = torch.where(part >= 0, _rows(high, v, over), -_rows(low, v, over))
-    shrunk = _shrink_l2(part, room, eps) if p == 2 else _shrink_l1(part, room, eps)
+    most = eps[over].double()[:, None] if isinstance(eps, Tensor) else eps
+    shrunk = _shrink_l2(part, room, most) if p == 2 else _shrink_l1(part, room, most)
     out[over] = shrunk.reshape(-1, *v.shape[1:]).to(v.dtype)
     return out
 
 
-def _rows(bound: Tensor | float, v: Tensor, rows: Tensor) -> Tensor:
+def to_plane(g: X, gap: PerSample, p: float, low: Tensor | float = -math.inf, high: Tensor | float = math.inf) -> X:
+    """The shortest v, in the p-norm, with <g, v> = gap and low <= v <= high, where low <= 0 <= high.
+
+    With slope a_i = |g_i| and room r_i up to the wall in the direction of gain, |v_i| is min(t, r_i) for p = inf and min(t a_i, r_i)
+    for p = 2, where t makes the sum of a_i |v_i| equal |gap|; for p = 1 entries are filled to their walls in falling order of
+    slope. All exact to the rounding of float64. Where even the corner of the box falls short, v is that corner; 0 where g is 0.
+
+    Arguments:
+        g: (n, *d). gap: (n,). low, high: numbers or tensors that broadcast to g.
+
+    References: Croce & Hein (2020), "Minimally distorted Adversarial Examples with a Fast Adaptive Boundary Attack", ICML,
+        arXiv 1907.02044, section 2.2 (the same projections, by sorting).
+
+    Example:
+        >>> to_plane(torch.tensor([[3.0, 4.0]]), torch.tensor([5.0]), 2)
+        tensor([[0.6000, 0.8000]])
+    """
+    rise = g.flatten(1).double() * gap.double().sign()[:, None]
+    size = rise.abs().amax(1, keepdim=True).clamp(min=1e-300)
+    slope, goal = rise.abs() / size, gap.double().abs()[:, None] / size
+    room = torch.where(rise > 0, _rows(high, g, slice(None)), -_rows(low, g, slice(None))).double()
+    room = torch.where(slope > 0, room, 0.0)
+    if p == 1:
+        order = slope.argsort(dim=1, descending=True, stable=True)
+        steep = slope.gather(1, order).clamp(min=1e-300)
+        most = room.gather(1, order).minimum(goal / steep)
+        gain = steep * most
+        part = ((goal - (gain.cumsum(1) - gain)).clamp(min=0) / steep).minimum(most)
+        moved = torch.zeros_like(slope).scatter(1, order, part)
+    else:
+        speed = slope if p == 2 else (slope > 0).double()
+        moved = _fill(slope, speed, room, goal)
+    return (rise.sign() * moved).reshape(g.shape).to(g.dtype)
+
+
+def _fill(slope: Tensor, speed: Tensor, room: Tensor, goal: Tensor) -> Tensor:
+    """min(t speed, room) with <slope, .> = goal. The sum is concave in t, so that solving for t with the entries known to have
+    stopped never overshoots; each round stops more of them until it is right (exact, few rounds)."""
+    pace = slope * speed
+    t = goal / pace.sum(1, keepdim=True).clamp(min=1e-300)
+    while True:
+        stopped = t * speed >= room
+        left = (goal - torch.where(stopped, slope * room, 0.0).sum(1, keepdim=True)).clamp(min=0)
+        moving = torch.where(stopped, 0.0, pace).sum(1, keepdim=True)
+        new = torch.where(moving > 0, left / moving.clamp(min=1e-300), t).maximum(t)
+        if bool((new <= t * (1 + 1e-15)).all()):
+            return (t * speed).minimum(room)
+        t = new
+
+
+def _rows(bound: Tensor | float, v: Tensor, rows: Tensor | slice) -> Tensor:
     full = bound if isinstance(bound, Tensor) else torch.full((), bound, dtype=v.dtype, device=v.device)
     return full.expand(v.shape)[rows].flatten(1)
 
 
-def _shrink_l2(v: Tensor, room: Tensor, eps: float) -> Tensor:
+def _shrink_l2(v: Tensor, room: Tensor, eps: Tensor | float) -> Tensor:
     """clamp(t v) with sum min(t |v|, room)^2 = eps^2. Entry i stops growing at t = room_i / |v_i|; each round solves for t with
     the entries known to have stopped, which only lets t grow, so the stopped set grows until it is right (exact, few rounds)."""
     square, wall = v.double().square(), room.double().square()
@@ -143,7 +197,7 @@ def _shrink_l2(v: Tensor, room: Tensor, eps: float) -> Tensor:
         t2 = new
 
 
-def _shrink_l1(v: Tensor, room: Tensor, eps: float) -> Tensor:
+def _shrink_l1(v: Tensor, room: Tensor, eps: Tensor | float) -> Tensor:
     """sign(v) clamp(|v| - s, 0, room) with sum = eps. The sum falls in s, linearly between the break points |v_i| and |v_i| - room_i,
     so a Newton step that stays on its segment is exact; bisection keeps it in a bracket, and takes over if it dawdles."""
     size = v.abs().double()

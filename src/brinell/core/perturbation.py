@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from brinell.core.component import Component
 from brinell.core.draws import Draws
 from brinell.core.errors import DataError
-from brinell.core.goal import Goal, Misclassify
+from brinell.core.goal import Goal, Misclassify, Nearest
 from brinell.core.network import frozen
-from brinell.core.threat import Threat
+from brinell.core.threat import Ball, Threat
 
 DONE, GAVE_UP = 0, 1
 """Per-sample status of an attempt: a point was proposed; no point could be proposed (the clean input stands in for it)."""
@@ -47,7 +48,15 @@ class Perturbation(Component):
         DataError: x is not a floating-point batch, or y and draws have another number of rows.
     """
 
+    unbounded: ClassVar[bool] = False
+    """Does it find the nearest point itself? Only then may it be asked for goal `nearest` and in a ball with eps = inf."""
     threat: Threat | None = None
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> Perturbation:
+        if not self.unbounded and isinstance(self.threat, Ball) and math.isinf(self.threat.eps):
+            raise ValueError(f"threat={self.threat.spec()} has no end: give a finite eps, or use a minimum-norm attack such as fmn")
+        return self
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -71,6 +80,12 @@ class Attack(Perturbation):
     """A perturbation that looks at the network to reach a goal."""
 
     goal: Goal = Field(default_factory=Misclassify)
+
+    @model_validator(mode="after")
+    def _has_a_budget(self) -> Attack:
+        if not self.unbounded and isinstance(self.goal, Nearest):
+            raise ValueError(f"goal={self.goal.spec()} is for minimum-norm attacks such as fmn; here use goal={self.goal.aim.spec()}")
+        return self
 
 
 Call = Callable[..., "Tensor | Attempt"]

@@ -12,6 +12,7 @@ from torch import Tensor
 from brinell.core import norms
 from brinell.core.component import Component
 from brinell.core.draws import Draws
+from brinell.core.errors import UndefinedReading
 from brinell.core.samples import Mask, PerSample, X
 
 
@@ -36,10 +37,12 @@ class Ball(Threat, name="ball"):
 
         T(x) = { z : |z - x|_norm <= eps and low <= z <= high (entry by entry) }
 
-    eps is in the data's own units: for images in [0, 1], `eps=8/255` is eight grey levels.
+    eps is in the data's own units: for images in [0, 1], `eps=8/255` is eight grey levels. With eps = inf the ball is the whole
+    domain; that is for attacks which look for the nearest point themselves.
 
     Raises:
-        SpecError: norm is none of 1, 2, inf; eps is negative or infinite; low >= high.
+        SpecError: norm is none of 1, 2, inf; eps is negative; low >= high.
+        UndefinedReading: a point is to be drawn from a ball without end.
 
     Example:
         >>> x = torch.full((1, 4), 0.5)
@@ -49,7 +52,7 @@ class Ball(Threat, name="ball"):
 
     telling = ("eps", "norm")
     norm: Annotated[float, BeforeValidator(_norm)] = math.inf
-    eps: float = Field(default=8 / 255, ge=0, allow_inf_nan=False)
+    eps: float = Field(default=8 / 255, ge=0)
     low: float = 0.0
     high: float = 1.0
 
@@ -68,6 +71,8 @@ class Ball(Threat, name="ball"):
     def slack(self, x: Tensor) -> float:
         """What `contains` forgives: the rounding of float32 inputs, a few ulp per entry."""
         finite = [abs(bound) for bound in (self.low, self.high) if math.isfinite(bound)]
+        if math.isinf(self.eps):
+            return 0.0
         scale = max([1.0, *finite]) if len(finite) == 2 else max(1.0, float(x.abs().amax()) if x.numel() else 1.0)
         dtype = x.dtype if x.dtype == torch.float64 else torch.float32
         return norms.slack(self.norm, math.prod(x.shape[1:]), scale + self.eps, dtype)
@@ -77,11 +82,19 @@ class Ball(Threat, name="ball"):
         low, high = norms.extremes(z)
         return (low >= self.low) & (high <= self.high) & (self.distance(x, z) <= self.eps + self.slack(x))
 
-    def project(self, x: X, z: X) -> X:
-        """The point of T(x) nearest to z; z itself where it lies inside. x must lie in the domain."""
-        moved = norms.project(z - x, self.eps, self.norm, *self._room(x))
+    def project(self, x: X, z: X, eps: PerSample | None = None) -> X:
+        """The point of T(x) nearest to z; z itself where it lies inside. x must lie in the domain.
+
+        eps: (n,) other radii than the ball's own, one per sample.
+        """
+        moved = norms.project(z - x, self.eps if eps is None else eps, self.norm, *self._room(x))
         inside = (z - x == moved) & (z >= self.low) & (z <= self.high)
         return torch.where(inside, z, (x + moved).clamp(self.low, self.high))
+
+    def across(self, z: X, g: X, gap: PerSample) -> X:
+        """The shortest step v from z, in this norm, with <g, v> = gap (n,) that stays in the domain: onto a plane. Where no step
+        of the domain reaches it, the one that comes closest. eps plays no part."""
+        return norms.to_plane(g, gap, self.norm, *self._room(z))
 
     def steepest(self, g: Tensor, z: Tensor | None = None) -> Tensor:
         """The unit step that gains most along g; entries of z already at the wall in g's direction stay (if z is given)."""
@@ -94,6 +107,8 @@ class Ball(Threat, name="ball"):
 
     def sample(self, x: X, draws: Draws) -> X:
         """Uniform in the ball, then moved into the domain entry by entry (which never leaves the ball)."""
+        if math.isinf(self.eps):
+            raise UndefinedReading(f"{self.spec()} has no uniform distribution; give a finite eps to draw from it")
         v = norms.uniform_in_ball(x.shape, self.norm, draws, x.dtype) * self.eps
         return self.project(x, (x + v).clamp(self.low, self.high))
 

@@ -113,7 +113,7 @@ class Fit(Hardening, name="fit"):
         checkpoint: Path | str | None = None,
         device: torch.device | str = "cpu",
         regularizer: Regularizer | None = None,
-        layers: tuple[str, ...] = (),
+        layers: tuple[str, ...] | None = (),
         inputs: Inputs | None = None,
         valid: Dataset | None = None,
         title: str = "",
@@ -125,7 +125,8 @@ class Fit(Hardening, name="fit"):
             checkpoint: a file that holds the state after every epoch; where it exists the training goes on from it, and ends with
                 the same weights as if it had never stopped.
             device: where to train; the result is where the argument was.
-            regularizer: added to the loss, see `Regularizer`. layers: the activations it needs by name or pattern, () for all.
+            regularizer: added to the loss, see `Regularizer`. layers: the activations it needs by name or pattern,
+                () for all, None for none.
             inputs: makes the inputs of every step and of every judgement on held-out samples, after the augmentation.
             valid: samples to choose the best epoch on, instead of `holdout`.
             title: the spec of the hardening this training is part of, for notes and checkpoints; its own by default.

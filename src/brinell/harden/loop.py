@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -42,9 +43,28 @@ class Inputs(Protocol):
     def __call__(self, net: Any, x: Tensor, y: Tensor, *, draws: Draws) -> Tensor | Attempt: ...
 
 
-Regularizer = Callable[[Mapping[str, Tensor], Tensor, Tensor, int], Tensor]
-"""regularizer(activations, logits, y, epoch): a scalar added to the loss. Activations are (n, u) means over positions of every
-recorded ReLU by name, with their graph; logits (n, K); y (n,); epoch counts from 0."""
+@dataclass(frozen=True)
+class Step:
+    """One step of a training, as its regulariser sees it.
+
+    Arguments:
+        net: the network, in training mode. x: (n, *d) what it was given; gradients reach it where the inputs hook returned a leaf that
+            requires them. y: (n,) labels. logits: (n, K). activations: (n, u) means over positions of every recorded ReLU by
+            name. epoch: counts from 0. draws: the samples' own randomness in this step.
+    """
+
+    net: Network
+    x: Tensor
+    y: Tensor
+    logits: Tensor
+    activations: Mapping[str, Tensor]
+    epoch: int
+    draws: Draws
+
+
+Regularizer = Callable[[Step], Tensor]
+"""regularizer(step): a scalar added to the loss; logits and activations have their graph. One that remembers something from step
+to step keeps it in an attribute `tensors`, a dict of tensors, which then is part of checkpoints."""
 
 
 class Diverged(BrinellError, ArithmeticError):
@@ -62,11 +82,13 @@ class Loop:
 
     def __init__(
         self, recipe: Fit, title: str, training: Training, net: Network, samples: Dataset, judges: Dataset | None, *, seed: int,
-        device: torch.device, regularizer: Regularizer | None, layers: tuple[str, ...], inputs: Inputs | None,
+        device: torch.device, regularizer: Regularizer | None, layers: tuple[str, ...] | None, inputs: Inputs | None,
     ) -> None:  # fmt: skip
         self.recipe, self.title, self.training, self.net, self.samples = recipe, title, training, net, samples
         self.seed, self.device = seed, device
-        self.regularizer, self.layers, self.inputs = regularizer, layers, inputs
+        self.regularizer, self.layers = regularizer, layers
+        self.inputs = self._prepared(inputs) if isinstance(inputs, Perturbation) else inputs
+        training.remembered = getattr(regularizer, "tensors", {})
         self.x, self.y = held(samples, device), samples.labels().to(device)
         self.judges = None if judges is None else (judges, held(judges, device))
         self.per_epoch = count_batches(len(samples), recipe.batch_size)
@@ -115,15 +137,15 @@ class Loop:
         x = self._made(self._augmented(self.x(rows), y, draws), y, draws)
         activations: Mapping[str, Tensor] = {}
         with ExitStack() as stack:
-            if recipe.amp:
-                stack.enter_context(torch.autocast(self.device.type, torch.bfloat16))
-            if self.regularizer is not None:
+            stack.enter_context(torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.amp))
+            if self.regularizer is not None and self.layers is not None:
                 activations = stack.enter_context(record(self.net, self.layers, keep=pooled))
             logits = self.net(x)
         logits = logits.float() if recipe.amp else logits
         loss = F.cross_entropy(logits, y, label_smoothing=recipe.label_smoothing)
         if self.regularizer is not None:
-            loss = loss + self.regularizer(activations, logits, y, training.epoch)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.amp):
+                loss = loss + self.regularizer(Step(self.net, x, y, logits, activations, training.epoch, draws.at("regularizer")))
         training.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if recipe.clip:
@@ -141,7 +163,8 @@ class Loop:
     def _made(self, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
         """What the inputs hook makes of the inputs, in the memory layout of the network."""
         if self.inputs is not None:
-            z = points(self.inputs(self.net, x, y, draws=draws.at("inputs")))
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.amp):
+                z = points(self.inputs(self.net, x, y, draws=draws.at("inputs")))
             if z.shape != x.shape:
                 raise DataError(f"{self.title}: the inputs hook made {tuple(z.shape)} of inputs of shape {tuple(x.shape)}; give one each")
             x = z

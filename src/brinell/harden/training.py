@@ -18,7 +18,7 @@ class Training:
 
     Arguments:
         average: None where no average is kept. epoch: finished epochs. best: of the best one, `epoch` (from 1), `accuracy` and
-            `loss` on held-out samples; empty until one was judged.
+            `loss` on held-out samples; empty until one was judged. remembered: what a regulariser keeps from step to step.
     """
 
     def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, average: Average | None) -> None:
@@ -26,6 +26,7 @@ class Training:
         self.epoch = 0
         self.best: dict[str, float] = {}
         self._best: dict[str, Tensor] = {}
+        self.remembered: dict[str, Tensor] = {}
 
     def judge(self, accuracy: float, loss: float) -> None:
         """Keep the answer of the epoch that has just finished if it is the best so far."""
@@ -65,6 +66,7 @@ class Training:
         if self.average is not None:
             tensors |= {f"average/{name}": value for name, value in self.average.tensors.items()}
         tensors |= {f"best/{name}": value for name, value in self._best.items()}
+        tensors |= {f"remembered/{name}": value for name, value in self.remembered.items()}
         return tensors, {"epoch": self.epoch, "best": self.best}
 
     def unpack(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
@@ -79,7 +81,7 @@ class Training:
             raise StoreError(f"the checkpoint does not hold the state of this training ({error}); delete it to train anew") from error
 
     def _unpack(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-        parts: dict[str, dict[str, Tensor]] = {"module": {}, "optimizer": {}, "average": {}, "best": {}}
+        parts: dict[str, dict[str, Tensor]] = {"module": {}, "optimizer": {}, "average": {}, "best": {}, "remembered": {}}
         for key, value in tensors.items():
             part, _, name = key.partition("/")
             parts[part][name] = value
@@ -94,6 +96,8 @@ class Training:
             entry, _, name = key.partition("/")
             p = parameters[name].detach()
             self.optimizer.state[parameters[name]][entry] = value.clone() if entry == "step" else torch.empty_like(p).copy_(value)
+        device = next(self.module.parameters()).device
+        self.remembered.update({name: value.to(device) for name, value in parts["remembered"].items()})
         self.epoch, self.best = int(about["epoch"]), dict(about["best"])
 
     def _answer(self) -> dict[str, Tensor]:
