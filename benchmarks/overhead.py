@@ -24,7 +24,7 @@ from torch import Tensor, nn
 import brinell as br
 
 NETWORK = Path(__file__).resolve().parent / "networks" / "resnet20.safetensors"
-PROBES = ("accuracy", "calibration", "selectivity")
+PROBES = ("accuracy", "calibration", "class_selectivity")
 CASES = {  # name: radius, samples, probes
     "survivors": ("0.1/255", 256, PROBES),
     "usual": ("8/255", 512, PROBES),

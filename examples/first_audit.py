@@ -29,7 +29,7 @@ def main(directory: str | None = None) -> br.Table:
             "fgsm(threat=ball(eps=16/255))",
             br.PGD(steps=20, threat=br.Ball(eps=16 / 255)),  # a component or its text: the same
         ],
-        probes=["accuracy", "selectivity"],
+        probes=["accuracy", "class_selectivity"],
         summaries=["bound"],
     )
     for row in table.select(name="accuracy"):

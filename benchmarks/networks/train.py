@@ -12,13 +12,20 @@ from pathlib import Path
 import torch
 
 import brinell as br
+from brinell.core.hardening import Hardening
+from brinell.core.threat import Ball
 from brinell.engine.progress import for_stream
+from brinell.harden.adversarial import Adversarial
 from brinell.harden.fit import Fit
+from brinell.perturb.fgsm import FGSM
 
 HERE = Path(__file__).resolve().parent
-RECIPES = {
-    "resnet20": Fit(epochs=6, batch_size=128, lr=0.2, schedule="onecycle", weight_decay=5e-4, shift=2, flip=True, amp=True),
-    "small_cnn": Fit(epochs=4, batch_size=128, lr=0.1, schedule="onecycle", weight_decay=5e-4, flip=True),
+RESNET = Fit(epochs=6, batch_size=128, lr=0.2, schedule="onecycle", weight_decay=5e-4, shift=2, flip=True, amp=True)
+FAST = FGSM(random_start=True, rate=1.25, threat=Ball(eps=8 / 255))
+RECIPES: dict[str, tuple[str, Hardening]] = {  # file: architecture, training
+    "resnet20": ("resnet20", RESNET),
+    "resnet20_robust": ("resnet20", Adversarial(attack=FAST, fit=RESNET.replace(epochs=8))),
+    "small_cnn": ("small_cnn", Fit(epochs=4, batch_size=128, lr=0.1, schedule="onecycle", weight_decay=5e-4, flip=True)),
 }
 
 
@@ -31,9 +38,9 @@ def main() -> None:
     torch.set_num_threads(1)
     train, test = (br.load_dataset(f"parquet({str(given.data / name)!r})") for name in ("train.parquet", "test.parquet"))
     for name in given.names:
-        recipe = RECIPES[name]
+        architecture, recipe = RECIPES[name]
         began = time.process_time()
-        start = br.load_network(name, shape=train.shape, classes=len(train.classes), seed=0)
+        start = br.load_network(architecture, shape=train.shape, classes=len(train.classes), seed=0)
         checkpoint = given.checkpoints and given.checkpoints / f"{name}.safetensors"
         net = recipe(start, train, seed=0, progress=for_stream(), checkpoint=checkpoint)
         spent = time.process_time() - began

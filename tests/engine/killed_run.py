@@ -20,7 +20,7 @@ import torch
 import brinell as br
 from brinell.core.component import items
 
-PROBES, SUMMARIES = ["accuracy", "selectivity", "calibration"], ["bound"]
+PROBES, SUMMARIES = ["accuracy", "class_selectivity", "calibration"], ["bound"]
 PERTURBATIONS = ["normal_noise(threat=ball(norm=2, eps=0.5))", "pgd(steps=3, threat=ball(eps=0.1))"]
 
 

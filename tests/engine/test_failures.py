@@ -78,7 +78,7 @@ def status(table, perturbation, name="accuracy"):
 
 
 def test_a_failing_cell_says_why_and_the_others_are_measured(data, make_net, tmp_path):
-    table = br.Lab(tmp_path, batch_size=20).measure(make_net(), data, ["engine_moody", NOISE], ["accuracy", "selectivity"])
+    table = br.Lab(tmp_path, batch_size=20).measure(make_net(), data, ["engine_moody", NOISE], ["accuracy", "class_selectivity"])
     (row,) = table.select(perturbation="engine_moody")
     assert (row["status"], row["value"], row["name"], row["probe"]) == ("failed", None, "perturbation", "")
     assert row["reason"] == "AttributeError: a third party's own mistake"
@@ -169,7 +169,7 @@ def test_networks_that_do_not_fit_the_data(data, net, words):
 
 def test_compiled_networks_are_refused_with_the_remedy(data, make_net):
     with pytest.raises(NetworkError, match="_orig_mod"):
-        br.Lab().measure(torch.compile(make_net(), backend="eager"), data, probes=["selectivity"])
+        br.Lab().measure(torch.compile(make_net(), backend="eager"), data, probes=["class_selectivity"])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from brinell.core.measurement import COLUMNS
 from brinell.models.reference import linear_network
 
 NOISE, PGD, FGSM = "normal_noise(threat=ball(norm=2, eps=1))", "pgd(steps=5, threat=ball(eps=0.1))", "fgsm(threat=ball(eps=0.1))"
-PROBES = ["accuracy", "calibration", "selectivity"]
+PROBES = ["accuracy", "calibration", "class_selectivity"]
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ def check_same(found, expected, tolerance=1e-12):
         for one, other in ((ours.value, theirs.value), (ours.low, theirs.low), (ours.high, theirs.high)):
             assert one == other or one == pytest.approx(other, rel=tolerance, abs=tolerance), (ours, theirs)
         if theirs.array is not None:
-            assert np.allclose(ours.array, theirs.array, rtol=tolerance, atol=tolerance)
+            assert np.allclose(ours.array, theirs.array, rtol=tolerance, atol=tolerance, equal_nan=True)
 
 
 @pytest.mark.parametrize("probe", PROBES, ids=str)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from brinell.core.component import State
+from brinell.core.dataset import Dataset
 from brinell.core.draws import Draws
 from brinell.core.errors import UndefinedReading
-from brinell.core.measurement import Reading
+from brinell.core.measurement import Bound, Reading
 from brinell.core.probe import Needs, Probe, View
-from brinell.core.tally import Max, Sum, Tallies, Tally
+from brinell.core.tally import Max, Sample, Sum, Tallies, Tally, encode
+from brinell.probe.tuning import f_ratio_of_sums, preference_auc
 
-_PER_LAYER = ("selectivity", "preferred_classes", "dead_units", "response_level")
+_PER_LAYER = ("selectivity", "preferred_classes", "dead_units", "response_level", "f_ratio")
 
 
 def class_selectivity(responses: Tensor, labels: Tensor, eps: float = 1e-6) -> Tensor:
@@ -97,7 +102,7 @@ def _signed(negative: int, total: int) -> str:
     )
 
 
-class Selectivity(Probe, name="selectivity"):
+class Selectivity(Probe, name="class_selectivity"):
     """The class selectivity index of every unit, layer and of the network: do single units stand for single classes?
 
     The formula is in `class_selectivity`. Readings of every layer (all exact for the samples measured):
@@ -108,13 +113,24 @@ class Selectivity(Probe, name="selectivity"):
     - `dead_units`: share of units whose responses are all 0;
     - `response_level`: smallest mu_max + mu_rest among live units; where it is below about 100 eps, eps lowers the index; array:
       that of each unit;
+    - `f_ratio`: the F-ratio of each unit (`f_ratio`), mean over the units that have one; unlike the index it does not change when
+      a constant is added to a response, as a bias can;
+    - `preference_auc`: how well each unit detects the class it prefers (`preference_auc`), mean over live units, from up to
+      `sample` samples (those with the smallest hash of their id);
+    - `selectivity_null`: what the same responses give for shuffled labels, mean over `permutations`; low and high are the smallest and the
+      largest of them. Few samples per class inflate the index: for n samples per class with coefficient of variation cv, a unit
+      that knows nothing of K classes has about 0.5 K/(K-1) m_K cv / sqrt(n), m_K the mean of the largest of K standard normals
+      (1.54 at K = 10);
 
-    and `selectivity` of the network (no layer): the mean of the layers' means, so that wide layers do not dominate; array: the
-    layers, in the order of the forward pass. Few samples per class inflate the index: for n samples per class with coefficient
-    of variation cv, a unit that knows nothing of K classes has about 0.5 K/(K-1) m_K cv / sqrt(n), m_K the mean of the largest
-    of K standard normals (1.54 at K = 10).
+    and `selectivity`, `selectivity_null` of the network (no layer): the mean of the layers' means, so that wide layers do not dominate;
+    array: the layers, in the order of the forward pass.
 
     A layer with negative, NaN or infinite responses, or fewer than 2 classes, is UNDEFINED, and the network with it.
+
+    Arguments:
+        layers: names or patterns; () for every ReLU output. eps: of the index. by: a column of the data to use instead of the
+            labels (`group`, say); its values in the order of their hashes are the classes. permutations: 0 for no null.
+            sample: samples kept for `preference_auc`, 0 for none. The null, and `by`, need the probe to be prepared, as the lab does.
 
     References: Leavitt & Morcos (2021), arXiv 2003.01262; Leavitt & Morcos (2020), arXiv 2010.07693.
 
@@ -123,31 +139,70 @@ class Selectivity(Probe, name="selectivity"):
 
     Example:
         >>> Selectivity(layers=("layer1.*",)).spec()
-        "selectivity(layers=('layer1.*',))"
+        "class_selectivity(layers=('layer1.*',))"
     """
 
     layers: tuple[str, ...] = ()
     eps: float = Field(default=1e-6, gt=0)
+    by: str = ""
+    permutations: int = Field(default=20, ge=0)
+    sample: int = Field(default=2000, ge=0)
 
     @property
     def needs(self) -> Needs:
         return Needs(layers=self.layers, pooled=True)
 
+    def prepare(self, net: object, data: Dataset, *, draws: Draws) -> State:
+        """The distinct values of the column, and the labels of all samples shuffled `permutations` times."""
+        if self.by and self.by not in data.columns:
+            raise UndefinedReading(f"{self.spec()}: {data.source} has no column {self.by!r}; it has {', '.join(data.columns) or 'none'}")
+        codes = encode(data.columns[self.by])[0] if self.by else data.labels()
+        values, labels = torch.unique(codes, return_inverse=True)
+        order = torch.from_numpy(np.argsort(data.ids, kind="stable"))
+        state = {"ids": torch.from_numpy(data.ids)[order], "values": values}
+        if self.permutations:
+            lots = torch.stack([draws.at("permutation", k).words(1).squeeze(1).argsort(stable=True) for k in range(self.permutations)])
+            state["shuffled"] = labels[lots][:, order].to(torch.int32)
+        return state
+
     def observe(self, view: View, *, draws: Draws) -> Tally:
-        classes = len(view.classes) or view.logits.shape[1]
-        member = torch.nn.functional.one_hot(view.y, classes)
-        weights = member.T.double()
-        layers = {
-            name: Sum.of(
-                sums=weights @ responses.double(),
-                counts=member.sum(0),
-                negative=(responses < 0).sum(),
-                total=torch.tensor(responses.numel()),
-            )
-            for name, responses in view.activations.items()
-        }
+        labels, classes, shuffled = self._labels(view)
+        member = _members(labels, classes)
+        crowd = None if shuffled is None else torch.stack([_members(row, classes) for row in shuffled]).flatten(0, 1)
+        layers = {name: self._layer_tally(r, view.ids, labels, member, crowd) for name, r in view.activations.items()}
         order = {name: torch.tensor(place) for place, name in enumerate(layers)}
         return Tallies({"layers": Tallies(layers), "order": Max(order)})
+
+    def _labels(self, view: View) -> tuple[Tensor, int, Tensor | None]:
+        """(n,) classes, how many there are, and (permutations, n) shuffled ones."""
+        state = self.state
+        if state is None:
+            if self.by:
+                raise UndefinedReading(f"{self.spec()} must be prepared on the data before it observes; `Lab.measure` does so")
+            return view.y, len(view.classes) or view.logits.shape[1], None
+        labels, classes = view.y, max(len(view.classes), view.logits.shape[1])
+        if self.by:
+            codes = encode(view.columns[self.by])[0]
+            labels, classes = torch.searchsorted(state["values"], codes).to(view.y.device), len(state["values"])
+        if "shuffled" not in state:
+            return labels, classes, None
+        places = torch.searchsorted(state["ids"], view.ids.cpu())
+        picked = state["shuffled"][:, places].long()
+        return labels, classes, (picked if self.by else state["values"][picked]).to(view.y.device)
+
+    def _layer_tally(self, r: Tensor, ids: Tensor, labels: Tensor, member: Tensor, crowd: Tensor | None) -> Tally:
+        wide = r.double()
+        parts: dict[str, Tally] = {
+            "sums": Sum.of(
+                sums=member @ wide, counts=member.sum(1), squares=wide.square().sum(0),
+                negative=(r < 0).sum(), total=torch.tensor(r.numel()),
+            )
+        }  # fmt: skip
+        if crowd is not None:
+            parts["null"] = Sum.of(sums=crowd @ wide, counts=crowd.sum(1))
+        if self.sample:
+            parts["sample"] = Sample.pick(self.sample, ids, {"responses": r, "labels": labels})
+        return Tallies(parts)
 
     def read(self, tally: Tally) -> list[Reading]:
         layers = tally.parts.get("layers", Tallies()).parts
@@ -157,19 +212,22 @@ class Selectivity(Probe, name="selectivity"):
         readings: list[Reading] = []
         for name in sorted(layers, key=lambda layer: (int(place[layer]), layer)):
             readings += self._layer(name, layers[name])
-        return [*readings, _network([reading for reading in readings if reading.name == "selectivity"])]
+        names = [name for name in ("selectivity", "selectivity_null") if any(reading.name == name for reading in readings)]
+        return [*readings, *(_network([reading for reading in readings if reading.name == name]) for name in names)]
 
-    def _layer(self, layer: str, seen: Tally) -> list[Reading]:
+    def _layer(self, layer: str, parts: Tally) -> list[Reading]:
+        seen = parts.parts["sums"]
         sums, counts, n = seen["sums"], seen["counts"], int(seen["counts"].sum())
+        names = (*_PER_LAYER, *(("preference_auc",) if self.sample else ()), *(("selectivity_null",) if "null" in parts else ()))
         if not bool(torch.isfinite(sums).all()):
-            return [Reading.undefined(name, "responses hold NaN or inf", layer=layer, n=n) for name in _PER_LAYER]
+            return [Reading.undefined(name, "responses hold NaN or inf", layer=layer, n=n) for name in names]
         if int(seen["negative"]):
             reason = _signed(int(seen["negative"]), int(seen["total"]))
-            return [Reading.undefined(name, reason, layer=layer, n=n) for name in _PER_LAYER]
+            return [Reading.undefined(name, reason, layer=layer, n=n) for name in names]
         try:
             best, rest, preferred = _extremes(sums, counts)
         except UndefinedReading as error:
-            return [Reading.undefined(name, str(error), layer=layer, n=n) for name in _PER_LAYER]
+            return [Reading.undefined(name, str(error), layer=layer, n=n) for name in names]
         level = (best + rest).numpy()
         live = level > 0
         classes = np.where(live, preferred.numpy(), -1)
@@ -178,14 +236,44 @@ class Selectivity(Probe, name="selectivity"):
             Reading("preferred_classes", float(len(np.unique(classes[live]))), layer, n=n, array=classes, axis="unit"),
             Reading("dead_units", float(1 - live.mean()), layer, n=n),
         ]
+        if "null" in parts:
+            readings.append(self._null(layer, parts.parts["null"], len(counts), n))
         if not live.any():
-            return [*readings, Reading.undefined("response_level", "every unit of this layer is dead", layer=layer, n=n)]
-        return [*readings, Reading("response_level", float(level[live].min()), layer, n=n, array=level, axis="unit")]
+            dead = [name for name in names if name not in {reading.name for reading in readings}]
+            return [*readings, *(Reading.undefined(name, "every unit of this layer is dead", layer=layer, n=n) for name in dead)]
+        readings.append(Reading("response_level", float(level[live].min()), layer, n=n, array=level, axis="unit"))
+        readings.append(_over_defined("f_ratio", lambda: f_ratio_of_sums(sums, counts, seen["squares"]), layer, n))
+        if self.sample:
+            kept = parts.parts["sample"]
+            area = lambda: preference_auc(kept["responses"], kept["labels"], torch.from_numpy(classes))  # noqa: E731
+            readings.append(_over_defined("preference_auc", area, layer, len(kept["labels"])))
+        return readings
+
+    def _null(self, layer: str, seen: Tally, classes: int, n: int) -> Reading:
+        sums, counts = seen["sums"].unflatten(0, (-1, classes)), seen["counts"].unflatten(0, (-1, classes))
+        means = [float(selectivity_index(sums[k], counts[k], self.eps).mean()) for k in range(len(sums))]
+        return Reading("selectivity_null", float(np.mean(means)), layer, bound=Bound.ESTIMATE, low=min(means), high=max(means), n=n)
+
+
+def _members(labels: Tensor, classes: int) -> Tensor:
+    """(classes, n) float64: 1 where a sample is of a class."""
+    return torch.nn.functional.one_hot(labels, classes).T.double()
+
+
+def _over_defined(name: str, measure: Callable[[], Tensor], layer: str, n: int) -> Reading:
+    try:
+        values = measure().numpy()
+    except UndefinedReading as error:
+        return Reading.undefined(name, str(error), layer=layer, n=n)
+    if np.isnan(values).all():
+        return Reading.undefined(name, "no unit of this layer has one: responses do not vary within classes", layer=layer, n=n)
+    bound = Bound.EXACT if name == "f_ratio" else Bound.ESTIMATE
+    return Reading(name, float(np.nanmean(values)), layer, bound=bound, n=n, array=values, axis="unit")
 
 
 def _network(layers: list[Reading]) -> Reading:
     means = [reading.value for reading in layers if reading.value is not None]
     if len(means) < len(layers):
         lost = next(reading for reading in layers if reading.value is None)
-        return Reading.undefined("selectivity", f"layer {lost.layer}: {lost.reason}", n=lost.n)
-    return Reading("selectivity", float(np.mean(means)), n=layers[0].n, array=np.array(means), axis="layer")
+        return Reading.undefined(lost.name, f"layer {lost.layer}: {lost.reason}", n=lost.n)
+    return Reading(layers[0].name, float(np.mean(means)), bound=layers[0].bound, n=layers[0].n, array=np.array(means), axis="layer")

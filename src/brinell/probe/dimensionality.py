@@ -1,0 +1,233 @@
+"""Dimensionality: in how many directions do a layer's activations vary, and how many does a perturbation add?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from brinell.core.draws import Draws, derive
+from brinell.core.errors import UndefinedReading
+from brinell.core.measurement import Bound, Reading
+from brinell.core.probe import Needs, Probe, View
+from brinell.core.tally import Max, Sample, Sum, Tallies, Tally
+from brinell.probe.spectrum import (
+    components,
+    effective_rank,
+    nearest_neighbour_dimension,
+    participation_ratio_of,
+    spectrum_of_moments,
+    two_nn,
+)
+
+SUFFIX = {"perturbed": "", "clean": "_clean", "change": "_change"}
+SHARES = (0.90, 0.95, 0.99)
+LINEAR: dict[str, Callable[[Tensor], float]] = {
+    **{f"components_{share:.0%}".rstrip("%"): lambda values, share=share: float(components(values, share)) for share in SHARES},
+    "participation_ratio": participation_ratio_of,
+    "effective_rank": effective_rank,
+}
+NONLINEAR: dict[str, Callable[[Tensor], float]] = {"two_nn": two_nn, "nearest_neighbour_dimension": nearest_neighbour_dimension}
+
+
+class Dimensionality(Probe, name="dimensionality"):
+    """The number of dimensions of every layer's activations A(z), and of what the perturbation changed, A(z) - A(x).
+
+    From the eigenvalues lambda of the covariance of a layer's (n, u) activations: `components_90`, `components_95`, `components_99`
+    (the least number of principal components with that share of the variance), `participation_ratio` (sum lambda)^2 / sum lambda^2,
+    and `effective_rank` exp(entropy of lambda / sum lambda). From the distances between up to `sample` samples (those with the
+    smallest hash of their id): `two_nn` and `nearest_neighbour_dimension`, which see curved sheets as what they are. Every name has
+    four forms, with its layer:
+
+    - NAME: of the perturbed activations (under `clean`, of the clean ones); `components_90` carries the eigenvalues as array;
+    - NAME_clean: of the clean ones of the same samples; NAME_increase: NAME - NAME_clean;
+    - NAME_change: of the change A(z) - A(x); 0 where nothing changed.
+
+    The last three are read where the perturbation moved a sample; where nothing varies every number is 0. Linear readings are exact for the
+    samples measured; the non-linear ones are estimates. They depend on n, and on how large a perturbation is: compare attack and
+    corruption at equal mean L2 norm, and with random noise of that norm (`l2_noise`).
+
+    With `flat=k` the linear readings are of whole maps, d = u * h * w entries, instead of means over positions: entries are multiplied
+    by random signs and folded into k sums (entry i into sum i mod k), whose covariance S stands for theirs, Sigma. Sum and squares of
+    every entry's variance are known exactly, and the off-diagonal part of S is, over the signs, an unbiased estimate of that of
+    Sigma between entries of different sums, so
+
+        participation_ratio = tr(Sigma)^2 / ( sum_i Sigma_ii^2 + k/(k-1) sum_{a != b} S_ab^2 )
+
+    where k/(k-1) stands for the pairs that share a sum. Component counts and effective rank are read off the spectrum of S, of rank
+    `sketch_rank` <= k, and lean low where they come near it. `sketch_error` is half the relative difference between the participation
+    ratios of the even and the odd sums. Where d <= k nothing is folded, and all is exact.
+
+    Arguments:
+        layers: names or patterns; () for every ReLU output. flat: size of the sketch, 0 for means over positions.
+        sample: samples kept for the non-linear readings, 0 for none of them (in memory: sample * u numbers per layer and cloud).
+
+    References: Leavitt & Morcos (2020), "Linking average- and worst-case perturbation robustness via class selectivity and
+        dimensionality", arXiv 2010.07693 (its share of variance was not found; 0.90, 0.95 and 0.99 are given); see `probe.spectrum`
+        for each measure. Sketch: Charikar, Chen & Farach-Colton (2004), "Finding frequent items in data streams".
+
+    Example:
+        >>> Dimensionality(layers=("layer1.*",), sample=0).spec()
+        "dimensionality(layers=('layer1.*',), sample=0)"
+    """
+
+    layers: tuple[str, ...] = ()
+    flat: int = Field(default=0, ge=0)
+    sample: int = Field(default=2000, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Dimensionality:
+        if 0 < self.flat < 8:
+            raise ValueError(
+                f"flat={self.flat} sums tell nothing of a spectrum; give at least 8 (256 is usual), or 0 for means over positions"
+            )
+        return self
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(layers=self.layers, pooled=not self.flat, clean=True)
+
+    def observe(self, view: View, *, draws: Draws) -> Tally:
+        still = view.clean is None or view.z is view.x
+        layers: dict[str, Tally] = {}
+        for name, perturbed in view.activations.items():
+            clouds = {"still": perturbed.flatten(1)}
+            if view.clean is not None and not still:
+                clean = view.clean.activations[name].flatten(1)
+                clouds = {"perturbed": perturbed.flatten(1), "clean": clean, "change": perturbed.flatten(1) - clean}
+            layers[name] = Tallies({cloud: self._cloud(points, view.ids, name) for cloud, points in clouds.items()})
+        order = {name: torch.tensor(place) for place, name in enumerate(layers)}
+        return Tallies({"layers": Tallies(layers), "order": Max(order)})
+
+    def _cloud(self, points: Tensor, ids: Tensor, layer: str) -> Tally:
+        kept: dict[str, Tally] = {}
+        if self.sample and not self.flat:
+            kept["sample"] = Sample.pick(self.sample, ids, {"points": points})
+        if self.flat and points.shape[1] > self.flat:
+            kept["entries"] = Sum.of(total=points.sum(0, dtype=torch.float64), squares=points.square().sum(0, dtype=torch.float64))
+            points = folded(points, self.flat, layer)
+        a = points.double()
+        return Tallies({**kept, "moments": Sum.of(count=torch.tensor(len(a)), total=a.sum(0), products=a.T @ a)})
+
+    def read(self, tally: Tally) -> list[Reading]:
+        layers = tally.parts.get("layers", Tallies()).parts
+        if not layers:
+            return [Reading.undefined("components_90", "no layer was recorded: the network has no ReLU, or there is no sample")]
+        place = tally.parts["order"].values
+        readings: list[Reading] = []
+        for name in sorted(layers, key=lambda layer: (int(place[layer]), layer)):
+            readings += self._layer(name, layers[name])
+        return readings
+
+    def _layer(self, layer: str, clouds: Tally) -> list[Reading]:
+        readings: list[Reading] = []
+        for cloud, tally in _whole(clouds.parts).items():
+            readings += self._read_cloud(layer, SUFFIX[cloud], tally)
+        by_name = {reading.name: reading for reading in readings}
+        for name in (*LINEAR, *NONLINEAR):
+            if name in by_name and f"{name}_clean" in by_name:
+                readings.append(_difference(f"{name}_increase", by_name[name], by_name[f"{name}_clean"]))
+        return readings
+
+    def _read_cloud(self, layer: str, suffix: str, cloud: Tally) -> list[Reading]:
+        moments = cloud.parts["moments"]
+        n = int(moments["count"])
+        if not bool(torch.isfinite(moments["products"]).all()):
+            reason = "activations hold NaN or inf"
+            return [Reading.undefined(f"{name}{suffix}", reason, layer=layer, n=n) for name in LINEAR]
+        readings = self._linear(layer, suffix, cloud, n)
+        if "sample" in cloud.parts:
+            points = cloud.parts["sample"]["points"]
+            readings += [_estimate(f"{name}{suffix}", measure, points, layer, suffix) for name, measure in NONLINEAR.items()]
+        return readings
+
+    def _linear(self, layer: str, suffix: str, cloud: Tally, n: int) -> list[Reading]:
+        moments = cloud.parts["moments"]
+        values = spectrum_of_moments(moments["count"], moments["total"], moments["products"])
+        numbers = {name: measure(values) for name, measure in LINEAR.items()}
+        bound, readings = Bound.EXACT, []
+        if "entries" in cloud.parts:
+            bound, entries = Bound.ESTIMATE, cloud.parts["entries"]
+            variances = (entries["squares"] / n - (entries["total"] / n).square()).clamp(min=0)
+            mean = moments["total"] / n
+            numbers["participation_ratio"], error = unfolded_ratio(moments["products"] / n - torch.outer(mean, mean), variances)
+            rank = float((values > 1e-9 * values.max()).sum()) if float(values.max()) > 0 else 0.0
+            readings = [
+                Reading(f"sketch_{what}{suffix}", number, layer, bound=bound, n=n) for what, number in (("rank", rank), ("error", error))
+            ]
+        for place, (name, number) in enumerate(numbers.items()):
+            array, axis = (values.numpy(), "component") if not place else (None, "")
+            readings.append(Reading(f"{name}{suffix}", number, layer, bound=bound, n=n, array=array, axis=axis))
+        return readings
+
+
+def _whole(parts: dict[str, Tally]) -> dict[str, Tally]:
+    """The clouds of all samples; shards in which nothing was moved have left one, which stands for both sides of no change."""
+    if "still" not in parts:
+        return parts
+    still = parts["still"]
+    if "perturbed" not in parts:
+        return {"perturbed": still}
+    nothing = {name: type(part)({key: _nothing(key, value) for key, value in part.values.items()}) for name, part in still.parts.items()}
+    return {name: parts[name] + (Tallies(nothing) if name == "change" else still) for name in SUFFIX}
+
+
+def _nothing(key: str, value: Tensor) -> Tensor:
+    return value if key in ("count", "id", "#", "#k") else torch.zeros_like(value)
+
+
+def _difference(name: str, perturbed: Reading, clean: Reading) -> Reading:
+    if perturbed.value is None or clean.value is None:
+        lost = perturbed if perturbed.value is None else clean
+        return Reading.undefined(name, f"{lost.name}: {lost.reason}", layer=lost.layer, n=lost.n)
+    return Reading(name, perturbed.value - clean.value, perturbed.layer, bound=perturbed.bound, n=perturbed.n)
+
+
+def _estimate(name: str, measure: Callable[[Tensor], float], points: Tensor, layer: str, suffix: str) -> Reading:
+    if suffix == "_change" and not bool(points.any()):
+        return Reading(name, 0.0, layer, bound=Bound.ESTIMATE, n=len(points))
+    try:
+        return Reading(name, measure(points), layer, bound=Bound.ESTIMATE, n=len(points))
+    except UndefinedReading as error:
+        return Reading.undefined(name, str(error), layer=layer, n=len(points))
+
+
+def folded(points: Tensor, size: int, layer: str = "") -> Tensor:
+    """A sketch of each row: entry i, times a random sign of its own, is added to sum i mod size. Squared norms keep their expectation.
+
+    The signs depend on the layer's name and the entry alone, so all samples, shards and clouds of a layer are folded alike.
+
+    Arguments:
+        points: (n, d), d > size. size: k >= 2.
+
+    Returns:
+        (n, size) in the dtype of `points`.
+    """
+    n, d = points.shape
+    signs = derive(0, "dimensionality.signs", layer, ids=np.arange(d), device=points.device).signs(1).reshape(1, d).to(points.dtype)
+    return torch.nn.functional.pad(points * signs, (0, -d % size)).reshape(n, -1, size).sum(1)
+
+
+def unfolded_ratio(sketch: Tensor, variances: Tensor) -> tuple[float, float]:
+    """The participation ratio of what was folded, and its relative error; `Dimensionality` has the formula.
+
+    Arguments:
+        sketch: (k, k) covariance of the folded entries. variances: (d,) of the entries themselves.
+    """
+    trace = float(variances.sum())
+    if not trace > 0:
+        return 0.0, 0.0
+    diagonal = float(variances.square().sum())
+
+    def ratio(rows: Tensor) -> float:
+        part = sketch[rows][:, rows]
+        pairs = len(rows) * (len(rows) - 1)
+        off = float(part.square().sum() - part.diagonal().square().sum()) * len(sketch) ** 2 / pairs
+        return trace**2 / (diagonal + off)
+
+    even, odd = (ratio(torch.arange(start, len(sketch), 2)) for start in (0, 1))
+    whole = ratio(torch.arange(len(sketch)))
+    return whole, abs(even - odd) / (2 * whole)

@@ -1,0 +1,160 @@
+"""The probe: planted dimensions are found, shards change nothing, sketches say how sure they are."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from brinell.core.draws import derive
+from brinell.core.errors import SpecError
+from brinell.core.measurement import Bound, Status
+from brinell.core.tally import unpack
+from brinell.probe.dimensionality import Dimensionality, folded
+from brinell.probe.spectrum import components, participation_ratio, spectrum
+
+N, U = 200, 12
+
+
+@pytest.fixture
+def twin_view(make_view):
+    """A view and its clean twin; the change lives in 3 dimensions of 12."""
+
+    def built(clean: np.ndarray, perturbed: np.ndarray):
+        n = len(clean)
+        made = make_view(np.zeros((n, 2), np.float32), np.zeros(n, int), activations={"a:0": torch.tensor(clean)}, ids=np.arange(n) * 3)
+        moved = replace(made, activations={"a:0": torch.tensor(perturbed)}, z=made.x + 1)
+        return replace(moved, clean=made)
+
+    return built
+
+
+@pytest.fixture
+def clouds():
+    lot = np.random.default_rng(0)
+    clean = lot.normal(size=(N, U)) * np.arange(1, U + 1)
+    return clean, clean + lot.normal(size=(N, 3)) @ lot.normal(size=(3, U))
+
+
+def test_all_four_forms_equal_numpy(clouds, twin_view, find):
+    clean, perturbed = clouds
+    view = twin_view(clean, perturbed)
+    probe = Dimensionality(sample=50)
+
+    def ratio(a):
+        values = np.linalg.eigvalsh(np.cov(a.T, bias=True))
+        return values.sum() ** 2 / (values**2).sum()
+
+    for suffix, a in (("", perturbed), ("_clean", clean), ("_change", perturbed - clean)):
+        reading = find(probe, view, name=f"participation_ratio{suffix}", layer="a:0")
+        assert reading.value == pytest.approx(ratio(a), rel=1e-9) and reading.bound is Bound.EXACT and reading.n == N
+        values = find(probe, view, name=f"components_90{suffix}", layer="a:0").array
+        assert values == pytest.approx(np.linalg.eigvalsh(np.cov(a.T, bias=True))[::-1], rel=1e-6, abs=1e-9)
+    assert find(probe, view, name="components_99_change", layer="a:0").value <= 3
+    increase = find(probe, view, name="participation_ratio_increase", layer="a:0").value
+    assert increase == pytest.approx(ratio(perturbed) - ratio(clean), rel=1e-9)
+    assert find(probe, view, name="two_nn", layer="a:0").bound is Bound.ESTIMATE
+
+
+def test_streamed_in_shards_it_is_the_same(clouds, twin_view, measure):
+    clean, perturbed = (a.astype(np.float32) + 50 for a in clouds)
+    view = twin_view(clean, perturbed)
+
+    def part(rows):
+        inner = replace(view.clean, ids=view.ids[rows], x=view.x[rows], y=view.y[rows], logits=view.logits[rows],
+                        activations={"a:0": view.clean.activations["a:0"][rows]})  # fmt: skip
+        return replace(inner, z=view.z[rows], activations={"a:0": view.activations["a:0"][rows]}, clean=inner)
+
+    probe = Dimensionality(sample=60)
+    whole = measure(probe, view)
+    parts = measure(probe, part(slice(120, 200)), part(slice(0, 37)), part(slice(37, 120)))
+    assert [(r.name, r.layer) for r in whole] == [(r.name, r.layer) for r in parts]
+    for one, other in zip(whole, parts, strict=True):
+        assert one.value == pytest.approx(other.value, rel=1e-9)
+
+
+def test_shards_in_which_nothing_moved(clouds, twin_view, measure):
+    """They count with their clean activations on both sides and with no change."""
+    clean, perturbed = clouds
+    half = np.concatenate([clean[:100], perturbed[100:]])
+    still = twin_view(clean[:100], clean[:100])
+    still = replace(still, z=still.x)
+    moved = twin_view(clean[100:], perturbed[100:])
+    moved = replace(moved, ids=moved.ids + 1000)
+    probe = Dimensionality(sample=60)
+    found = {r.name: r for r in measure(probe, still, moved)}
+    assert found["participation_ratio"].value == pytest.approx(participation_ratio(torch.tensor(half)))
+    assert found["participation_ratio_clean"].value == pytest.approx(participation_ratio(torch.tensor(clean)))
+    assert found["participation_ratio_change"].value == pytest.approx(participation_ratio(torch.tensor(half - clean)))
+    assert {found[f"components_90{form}"].n for form in ("", "_clean", "_change")} == {N}
+    alone = {r.name for r in measure(probe, still)}
+    assert not any(name.endswith(("_clean", "_change", "_increase")) for name in alone) and "two_nn" in alone
+
+
+def test_nothing_that_varies_has_no_dimension(make_view, measure):
+    view = make_view(np.zeros((20, 2), np.float32), np.zeros(20, int), activations={"a:0": torch.ones(20, 4)})
+    found = {r.name: r for r in measure(Dimensionality(), view)}
+    assert [found[name].value for name in ("components_90", "participation_ratio", "effective_rank")] == [0, 0, 0]
+    assert found["two_nn"].status is Status.UNDEFINED
+
+
+def planted(n: int, d: int, rank: int, seed: int = 0) -> torch.Tensor:
+    """n maps (d, 4, 4) whose variance is the same in `rank` directions."""
+    lot = np.random.default_rng(seed)
+    basis = np.linalg.qr(lot.normal(size=(d * 16, rank)))[0]
+    return torch.tensor(lot.normal(size=(n, rank)) @ basis.T, dtype=torch.float32).reshape(n, d, 4, 4)
+
+
+@pytest.mark.parametrize("rank", [3, 20, 60])
+def test_the_sketch_finds_planted_dimensions_of_maps(rank, make_view, find):
+    maps = planted(1500, 64, rank)
+    view = make_view(np.zeros((1500, 2), np.float32), np.zeros(1500, int), activations={"a:0": maps})
+    exact = participation_ratio(maps.flatten(1))
+    probe = Dimensionality(flat=256)
+    reading = find(probe, view, name="participation_ratio", layer="a:0")
+    assert reading.value == pytest.approx(exact, rel=0.1) and reading.bound is Bound.ESTIMATE
+    assert find(probe, view, name="sketch_error", layer="a:0").value < 0.2
+    assert find(probe, view, name="sketch_rank", layer="a:0").value == pytest.approx(rank, abs=1)
+    assert find(probe, view, name="components_90", layer="a:0").value == pytest.approx(components(spectrum(maps.flatten(1))), rel=0.15)
+
+
+def test_the_sketch_is_unbiased_over_layers_names():
+    """The estimate averaged over independent signs (layers of other names) meets the exact ratio."""
+    maps = planted(800, 32, 40, seed=1)
+    exact = participation_ratio(maps.flatten(1))
+    from brinell.probe.dimensionality import unfolded_ratio
+
+    flat = maps.flatten(1).double()
+    variances = flat.var(0, unbiased=False)
+    found = []
+    for layer in range(40):
+        sketch = folded(flat, 64, str(layer))
+        found.append(1 / unfolded_ratio(torch.cov(sketch.T, correction=0), variances)[0])
+    assert 1 / np.mean(found) == pytest.approx(exact, rel=0.03)
+
+
+def test_small_maps_are_not_folded(make_view, find):
+    maps = planted(100, 2, 5)
+    view = make_view(np.zeros((100, 2), np.float32), np.zeros(100, int), activations={"a:0": maps})
+    reading = find(Dimensionality(flat=64), view, name="participation_ratio", layer="a:0")
+    assert reading.bound is Bound.EXACT and reading.value == pytest.approx(participation_ratio(maps.flatten(1)), rel=1e-9)
+
+
+def test_broken_activations_are_undefined(make_view, measure):
+    values = torch.rand(20, 4)
+    values[3, 2] = torch.nan
+    view = make_view(np.zeros((20, 2), np.float32), np.zeros(20, int), activations={"a:0": values})
+    assert all(r.status is Status.UNDEFINED and "NaN" in r.reason for r in measure(Dimensionality(), view))
+
+
+def test_the_tally_can_be_stored(clouds, twin_view):
+    view = twin_view(*clouds)
+    probe = Dimensionality(sample=10)
+    tally = probe.observe(view, draws=derive(0, ids=view.ids))
+    again = unpack(*tally.pack())
+    assert [r.value for r in probe.read(again)] == [r.value for r in probe.read(tally)]
+
+
+def test_tiny_sketches_are_refused():
+    with pytest.raises(SpecError, match="at least 8"):
+        Dimensionality(flat=4)
