@@ -2,6 +2,7 @@
 
     python benchmarks/corruptions.py             RESULT corruptions speedup_32= speedup_224= no_glass_32= no_glass_224= slowest=
     python benchmarks/corruptions.py --quick     one round, for a first look
+    python benchmarks/corruptions.py --types pixelate snow    some of them only
 
 Both sides corrupt the same 8-bit crops of photographs in one process on one thread, in turns; times are per image. brinell takes
 its images as one batch, imagecorruptions, which knows no batches, one by one, each side for about as long as the other (a side
@@ -73,6 +74,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="one round")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--types", nargs="+", help="some of the types; without it all 15")
     chosen = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     peers.enter("imagecorruptions")
@@ -86,6 +88,8 @@ def main() -> int:
 
     corrupt = peer()
     types = {name: kind(severity=3) for name, kind in items(Graded).items() if kind.main and kind.family}
+    if chosen.types:
+        types = {name: types[name] for name in chosen.types}
     rounds = 1 if chosen.quick else chosen.rounds
     found, slowest = {}, {}
 

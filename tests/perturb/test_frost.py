@@ -100,6 +100,15 @@ def test_photographs_are_shrunk_and_cut_at_random(ask, folder, preset, shrink, s
     assert keep <= 1
 
 
+def test_the_name_tells_procedural_textures_from_photographs(folder):
+    assert Frost(severity=2).spec() == "frost(severity=2, textures=procedural)"
+    assert parse("frost(severity=2)") == Frost(severity=2)
+    assert Frost().departures(224) == Frost(preset="imagenet").departures(16) == ("procedural textures",)
+    assert Frost().departures(16) == ("procedural textures", "lengths x 0.5")
+    assert Frost(textures=str(folder)).departures(32) == ()
+    assert Frost(textures=str(folder)).departures(8) == ("lengths x 0.25",)
+
+
 def test_refuses_folders_without_pictures_and_pictures_too_small(ask, folder, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()

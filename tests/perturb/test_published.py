@@ -4,12 +4,18 @@ Each image gives one statistic, its mean absolute change, whose distributions ov
 power of the change in rings of frequencies are compared on average.
 """
 
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import ndimage, stats
+from sklearn.datasets import load_sample_images
 
 from brinell.core.component import items
 from brinell.perturb.severity import Graded
+from drops import shaded
 
 IMAGES = 500
 Rng = np.random.Generator
@@ -113,17 +119,45 @@ def elastic_transform(x: np.ndarray, rng: Rng, alpha: float, sigma: float, aff: 
 
 
 def spatter(x: np.ndarray, rng: Rng, mean: float, std: float, blur: float, threshold: float, strength: float, mud: int) -> np.ndarray:
-    """Mud only: the steps of water are compared one by one elsewhere."""
     layer = ndimage.gaussian_filter(rng.normal(mean, std, x.shape[1:]), blur, mode="nearest", truncate=4)
-    mask = ndimage.gaussian_filter(np.float64(layer > threshold), strength, mode="nearest", truncate=4)
-    mask[mask < 0.8] = 0
-    return cut(x * (1 - mask) + mask * (np.array([63, 42, 20]) / 255)[:, None, None])
+    if mud:
+        mask = ndimage.gaussian_filter(np.float64(layer > threshold), strength, mode="nearest", truncate=4)
+        mask[mask < 0.8] = 0
+        return cut(x * (1 - mask) + mask * (np.array([63, 42, 20]) / 255)[:, None, None])
+    level = np.floor(np.clip(np.where(layer < threshold, 0, layer) * 255, 0, 255))
+    mask = level * shaded(level)
+    mask *= strength / max(mask.max(), 1)
+    return cut(x + mask * (np.array([175, 238, 238]) / 255)[:, None, None])
+
+
+def frost(x: np.ndarray, rng: Rng, keep: float, more: float, *, pictures: list[np.ndarray]) -> np.ndarray:
+    picture, (_, height, width) = pictures[rng.integers(5)], x.shape
+    top, left = rng.integers(picture.shape[1] - height), rng.integers(picture.shape[2] - width)
+    return np.uint8(np.clip(keep * x * 255 + more * picture[:, top : top + height, left : left + width], 0, 255))
+
+
+def frost_pictures(folder: Path, shrink: float) -> list[np.ndarray]:
+    """Six photographs, written into a folder; returned as `cv2.resize` shrinks them, (3, h, w)."""
+    shrunk = []
+    for at, (picture, step) in enumerate((picture, step) for step in ((1, 1), (-1, 1), (1, -1)) for picture in load_sample_images().images):
+        levels = np.ascontiguousarray(picture[:: step[0], :: step[1]])
+        Image.fromarray(levels).save(folder / f"frost{at}.png")
+        size = [round(side * shrink) for side in levels.shape[:2]]
+        places = [np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1) for new, old in zip(size, levels.shape[:2], strict=True)]
+        grid = np.meshgrid(*places, indexing="ij")
+        shrunk.append(
+            np.stack([np.round(ndimage.map_coordinates(plane.astype(float), grid, order=1)) for plane in levels.transpose(2, 0, 1)])
+        )
+    return shrunk
 
 
 TWINS = {
     twin.__name__: twin
-    for twin in (gaussian_noise, shot_noise, impulse_noise, speckle_noise, glass_blur, motion_blur, snow, fog, elastic_transform, spatter)
-}
+    for twin in (
+        gaussian_noise, shot_noise, impulse_noise, speckle_noise, glass_blur, motion_blur, snow, frost, fog, elastic_transform, spatter,
+    )
+}  # fmt: skip
+SHRINK = {"cifar": 0.2, "tiny_imagenet": 0.3, "imagenet": 1.0}
 
 
 def rings(change: np.ndarray, count: int = 6) -> np.ndarray:
@@ -152,15 +186,15 @@ def agree(a: np.ndarray, b: np.ndarray) -> bool:
         ("imagenet", 64, 4),
     ],
 )
-def test_changes_images_as_the_published_corruption_does(ask, photos, name, preset, side, severity):
-    if name == "spatter" and severity < 4:
-        pytest.skip("water is compared step by step in test_spatter.py")
-    kind = items(Graded)[name]
+def test_changes_images_as_the_published_corruption_does(ask, photos, tmp_path, name, preset, side, severity):
+    kind, fields, twin = items(Graded)[name], {}, TWINS[name]
+    if name == "frost":
+        twin, fields = partial(frost, pictures=frost_pictures(tmp_path, SHRINK[preset])), {"textures": str(tmp_path)}
     values, x = kind.ladder[preset][severity - 1], photos(side, side, n=IMAGES)
     level = (x * 255).round().numpy().astype(float)
-    ours = (ask(kind(severity=severity, preset=preset), x) * 255).round().numpy() - level
+    ours = (ask(kind(severity=severity, preset=preset, **fields), x) * 255).round().numpy() - level
     rng = np.random.default_rng([severity, side, *name.encode()])
-    theirs = np.stack([TWINS[name](image / 255, rng, *values) for image in level]) - level
+    theirs = np.stack([twin(image / 255, rng, *values) for image in level]) - level
     absolute = [np.abs(change).mean((1, 2, 3)) for change in (ours, theirs)]
     assert stats.ks_2samp(*absolute).pvalue > 1e-3
     assert agree(ours.mean((1, 2, 3)), theirs.mean((1, 2, 3)))

@@ -171,6 +171,9 @@ def test_only_lengths_scale_and_only_below_32_pixels_of_the_cifar_ladder(graded)
             assert corruption.parameters(side) == graded.ladder[preset][severity - 1]
         assert graded(severity=severity, preset="imagenet").parameters(8) == graded.ladder["imagenet"][severity - 1]
         lengths = {2, 4} if graded.name == "spatter" and severity > 3 else {2} if graded.name == "spatter" else LENGTHS.get(graded.name, ())
+        told = () if not LENGTHS.keys() & {graded.name} and graded.name not in ("spatter", "frost") else ("lengths x 0.25",)
+        assert corruption.departures(8)[graded.name == "frost" :] == told  # frost says first that its textures are procedural
+        assert corruption.departures(32)[graded.name == "frost" :] == ()
         scaled = [value / (4 if at in lengths else 1) for at, value in enumerate(graded.ladder["cifar"][severity - 1])]
         assert corruption.parameters(8) == pytest.approx(scaled)
 

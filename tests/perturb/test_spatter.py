@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage, sparse
+from scipy import ndimage
 
 from brinell.perturb import spatter as module
 from brinell.perturb.spatter import Spatter, distance, edges, equalised
+from drops import canny, chamfer, shaded
 
 
 def layers(n: int, height: int, width: int) -> np.ndarray:
@@ -19,43 +20,6 @@ def layers(n: int, height: int, width: int) -> np.ndarray:
         layer = ndimage.gaussian_filter(rng.normal(mean, std, (height, width)), blur, mode="nearest")
         out[at] = np.clip(np.where(layer < threshold, 0, layer) * 255, 0, 255)
     return out
-
-
-def canny(level: np.ndarray, low: int, high: int) -> np.ndarray:
-    """One image, pixel by pixel."""
-    wide = np.pad(level.astype(int), 1, mode="edge")
-    gx = ndimage.correlate(wide, [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])[1:-1, 1:-1]
-    gy = ndimage.correlate(wide, [[-1, -2, -1], [0, 0, 0], [1, 2, 1]])[1:-1, 1:-1]
-    size = np.pad(np.abs(gx) + np.abs(gy), 1)
-    peak = np.zeros(level.shape, bool)
-    for r, c in np.ndindex(level.shape):
-        m, x, y = size[r + 1, c + 1], abs(gx[r, c]), abs(gy[r, c])
-        if y < x * np.tan(np.pi / 8):
-            peak[r, c] = m > size[r + 1, c] and m >= size[r + 1, c + 2]
-        elif y > x * np.tan(3 * np.pi / 8):
-            peak[r, c] = m > size[r, c + 1] and m >= size[r + 2, c + 1]
-        else:
-            s = -1 if (gx[r, c] < 0) != (gy[r, c] < 0) else 1
-            peak[r, c] = m > size[r, c + 1 - s] and m > size[r + 2, c + 1 + s]
-    size = size[1:-1, 1:-1]
-    parts, _ = ndimage.label(peak & (size > low), np.ones((3, 3)))
-    return np.isin(parts, np.unique(parts[peak & (size > high)])) & (parts > 0)
-
-
-def chamfer(target: np.ndarray) -> np.ndarray:
-    """One image, shortest paths in the graph of pixels."""
-    height, width = target.shape
-    place = np.arange(height * width).reshape(height, width)
-    rows, columns, costs = [], [], []
-    for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1), (1, 2), (2, 1), (1, -2), (2, -1)):
-        a = place[: height - dy, max(0, -dx) : width - max(0, dx)]
-        b = place[dy:, max(0, dx) : width + min(0, dx)]
-        rows.append(a.ravel())
-        columns.append(b.ravel())
-        costs.append(np.full(a.size, {1: 1.0, 2: 1.4, 5: 2.1969}[dy * dy + dx * dx]))
-    graph = sparse.coo_array((np.concatenate(costs), (np.concatenate(rows), np.concatenate(columns))), (place.size, place.size)).tocsr()
-    far = sparse.csgraph.dijkstra(graph, directed=False, indices=place[target], min_only=True)
-    return far.reshape(height, width)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (20, 47)])
@@ -91,16 +55,6 @@ def test_histograms_become_even():
         else:
             twin = dict(zip(values, np.round(255 * (upto - upto[0]) / (image.size - upto[0])), strict=True))
             assert np.array_equal(even, np.vectorize(twin.get)(image))
-
-
-def shaded(level: np.ndarray) -> np.ndarray:
-    near = np.floor(ndimage.uniform_filter(np.minimum(chamfer(canny(level, 50, 150)), 20), 3, mode="mirror") + 1e-9)
-    values, counts = np.unique(near, return_counts=True)
-    upto = np.cumsum(counts)
-    even = np.round(255 * (upto - upto[0]) / max(level.size - upto[0], 1)) if len(values) > 1 else values
-    flat = even[np.searchsorted(values, near)]
-    relief = np.clip(ndimage.correlate(flat, [[-2, -1, 0], [-1, 1, 1], [0, 1, 2]], mode="mirror"), 0, 255)
-    return np.round(ndimage.uniform_filter(relief, 3, mode="mirror"))
 
 
 @pytest.mark.parametrize("preset", ["cifar", "tiny_imagenet", "imagenet"])

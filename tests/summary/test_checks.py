@@ -26,7 +26,8 @@ def flags(*wrong, n=10, linf=0.1):
 
 GOOD = {
     ("probability_share", ""): 0.0, ("repeat_difference", ""): 0.0, ("repeat_changes", ""): 0.0, ("batch_difference", ""): 1e-7,
-    ("batch_changes", ""): 0.0, ("no_gradient", ""): 0.0, ("zero_gradient_share", "cross_entropy"): 0.0,
+    ("batch_changes", ""): 0.0, ("no_gradient", ""): 0.0, ("mode_difference", ""): 0.0, ("mode_changes", ""): 0.0,
+    ("gradient_calls", ""): 0.0, ("state_changes", ""): 0.0, ("instability", ""): 0.02, ("zero_gradient_share", "cross_entropy"): 0.0,
     ("zero_gradient_share", "margin"): 0.0, ("nonfinite_gradient_share", "cross_entropy"): 0.0,
     ("nonfinite_gradient_share", "margin"): 0.0, ("normalisation_gain", "standardised"): 0.0,
 }  # fmt: skip
@@ -53,6 +54,12 @@ def probed(**changes):
         ({"repeat_difference": 1.1e-4}, "random_forward", FLAG, 1.1e-4),
         ({"batch_difference": 1.1e-3}, "batch_dependence", FLAG, 1.1e-3),
         ({"no_gradient": 0.01}, "no_gradient", FAIL, 0.01),
+        ({"mode_difference": 1e-4}, "gradient_mode", PASS, 1e-4),
+        ({"mode_difference": 1.1e-4}, "gradient_mode", FAIL, 1.1e-4),
+        ({"gradient_calls": 1.0}, "dynamic", FLAG, 1.0),
+        ({"state_changes": 1.0}, "dynamic", FLAG, 1.0),
+        ({"instability": 0.25}, "instability", PASS, 0.25),
+        ({"instability": 0.26}, "instability", FLAG, 0.26),
         ({"zero_gradient_share_cross_entropy": 0.05}, "zero_gradients", PASS, 0.05),
         ({"zero_gradient_share_cross_entropy": 0.06}, "zero_gradients", FLAG, 0.06),
         ({"zero_gradient_share_cross_entropy": 1.0}, "zero_gradients", FAIL, 1.0),
@@ -177,6 +184,78 @@ def test_a_larger_ball_breaks_no_less(make_table, attack, small, middle, large, 
     assert (found.verdict, found.value) == (expected, value)
     if verdict is FAIL:
         assert "rises from 0.700 at 0.2 to 0.800 at 0.3" in found.message
+
+
+@pytest.mark.parametrize("short, long, verdict, value", [(flags(1), flags(1), PASS, 0.0), (flags(1), flags(1, 2), FLAG, 0.1)])
+@pytest.mark.parametrize("more, less", [("steps=80", "steps=40"), ("restarts=3", "restarts=1")])
+def test_more_budget_should_gain_nothing(make_table, short, long, verdict, value, more, less):
+    table = make_table({"clean": flags(), f"pgd({more}, threat=ball(eps=0.1))": long, f"pgd({less}, threat=ball(eps=0.1))": short})
+    found = one(table, "longer")
+    assert (found.verdict, found.value) == (verdict, value) and more.partition("=")[0] in found.message
+
+
+@pytest.mark.parametrize("attack", ["fmn", "fab(threat=ball(eps=inf))", "pgd(threat=ball(eps=1.0))", "pgd(threat=ball(norm=2, eps=2.0))"])
+@pytest.mark.parametrize("right, verdict", [(0, PASS), (1, FLAG), (2, FAIL)])
+def test_an_attack_without_bounds_must_break_everything(make_table, attack, right, verdict):
+    """Four entries in [0, 1]: the domain lies within 1 in Linf and within 2 in L2."""
+    cell = {"correct": [k < right for k in range(20)], "linf": [0.9] * 20}
+    found = one(make_table({"clean": flags(n=20), attack: cell}), "unbounded")
+    assert (found.verdict, found.value) == (verdict, right / 20)
+    assert "unbounded" not in names(make_table({"clean": flags(n=20), "pgd(threat=ball(norm=2, eps=1.9))": cell}))
+
+
+def test_a_reported_success_that_is_none_is_counted(make_table):
+    done = {**flags(0, 1, 2, n=4), "status": [0, 0, 1, 0]}  # sample 3 is reported, and right
+    assert (one(make_table({"clean": flags(n=4), "fmn": done}), "silent_success").value, PASS) == (0.25, PASS)
+    assert one(make_table({"clean": flags(n=4), "fmn": {**flags(0, 1, 2, n=4), "status": [0, 0, 0, 1]}}), "silent_success").verdict is PASS
+
+
+@pytest.mark.parametrize(
+    "eps, cell, verdict, value",
+    [
+        (0.4, flags(1, linf=0.4), PASS, 0.0),
+        (0.5, flags(1), FLAG, 0.5),  # half of [0, 1]: every sample may be grey
+        (0.255, flags(*range(5), linf=0.001), PASS, 0.5),
+        (0.255, flags(*range(6), linf=0.001), FLAG, 0.6),  # most are broken by 1/255 of eps
+        (0.255, flags(*range(6), linf=0.002), PASS, 0.0),
+    ],
+)
+def test_eps_and_data_in_the_same_units(make_table, eps, cell, verdict, value):
+    found = one(make_table({"clean": flags(), f"pgd(threat=ball(eps={eps}))": cell}), "budget_scale")
+    assert (found.verdict, found.value) == (verdict, value)
+
+
+def trials(**values):
+    """Rows of the probes `escalation` and `binarisation` for one attack."""
+    rows = []
+    for name, value in values.items():
+        rows.append({"net": "net", "perturbation": "clean", "probe": "tried", "name": name, "layer": PGD, "value": value, "n": 50,
+                     "status": "ok" if value is not None else "undefined", "reason": "" if value is not None else "nobody"})  # fmt: skip
+    return rows
+
+
+@pytest.mark.parametrize(
+    "values, name, verdict",
+    [
+        ({"longer_gain": 0.02}, "longer", PASS),
+        ({"longer_gain": 0.03}, "longer", FLAG),
+        ({"noise_gain": 0.02}, "noise_control", PASS),
+        ({"noise_gain": 0.03}, "noise_control", FLAG),
+        ({"unbounded_accuracy": 0.0}, "unbounded", PASS),
+        ({"unbounded_accuracy": 0.02}, "unbounded", FAIL),
+        ({"unbounded_accuracy": None}, "unbounded", FLAG),
+        ({"binarisation_success": 0.95, "binarisation_random": 0.1}, "binarisation", PASS),
+        ({"binarisation_success": 0.93, "binarisation_random": 0.1}, "binarisation", FLAG),
+        ({"binarisation_success": 0.5, "binarisation_random": 0.1}, "binarisation", FAIL),
+        ({"binarisation_success": 0.93, "binarisation_random": 0.95}, "binarisation", FAIL),
+        ({"binarisation_success": 1.0, "binarisation_random": 1.0}, "binarisation", FLAG),
+        ({"binarisation_success": None, "binarisation_random": None}, "binarisation", FLAG),
+    ],
+    ids=str,
+)
+def test_what_was_tried_with_an_attack_is_judged(make_table, values, name, verdict):
+    found = one(make_table({"clean": flags()}, rows=[*probed(), *trials(**values)]), name)
+    assert (found.verdict, found.perturbation, found.net) == (verdict, PGD, "net")
 
 
 def test_only_attacks_that_differ_in_eps_alone_form_a_curve(make_table):

@@ -4,6 +4,9 @@ import pytest
 import brinell as br
 from brinell.core.confidence import clopper_pearson
 from brinell.core.measurement import Status
+from brinell.perturb.blur import GaussianBlur
+from brinell.perturb.fog import Fog
+from brinell.perturb.frost import Frost
 from brinell.summary.corruption import CorruptionError
 from brinell.summary.graded import MAIN, SEVERITIES, TYPES
 from ladders import corruption, flags, graded_table, read
@@ -169,6 +172,23 @@ def test_departures_from_the_published_corruptions_are_told():
     changed = {corruption(i.name, i.severity, i.family, quantize=False) if i.name == "fog" else i: given for i, given in cells.items()}
     mean = read(FAST, graded_table({"net": {"clean": 0.1, **changed}}))["net", "mean_corruption_error_unnormalised", ""]
     assert (mean.value, mean.reason) == (pytest.approx(0.2), "not as published: fog is not rounded to 8 bits")
+
+
+def test_what_is_not_published_is_called_nonstandard():
+    """Scaled lengths below 32 pixels, and frost without the authors' photographs; two settings of one type keep their texts."""
+    frost, blur, fog = Frost(severity=2), GaussianBlur(severity=1), Fog(severity=1)
+    cells = {frost: 0.2, blur: 0.3, fog: 0.4, GaussianBlur(severity=1, quantize=False): 0.5}
+    small = read(FAST, graded_table({"net": {"clean": 0.1, **cells}}, shape=(1, 8, 8)))
+    layers = {layer for _, name, layer in small if name == "corrupted_error"}
+    assert layers >= {
+        "fog", "frost (nonstandard: procedural textures, lengths x 0.25)", "gaussian_blur(severity=*) (nonstandard: lengths x 0.25)",
+        "gaussian_blur(quantize=False, severity=*) (nonstandard: lengths x 0.25)",
+    }  # fmt: skip
+    large = read(FAST, graded_table({"net": {"clean": 0.1, frost: 0.2, blur: 0.3}}, shape=(3, 32, 32)))
+    assert {layer for _, name, layer in large if name == "corrupted_error"} >= {"gaussian_blur", "frost (nonstandard: procedural textures)"}
+    every = {i: g for i, g in all_types(lambda k, s: 0.2).items() if i.name != "frost"} | {Frost(severity=s): 0.2 for s in SEVERITIES}
+    mean = read(FAST, graded_table({"net": {"clean": 0.1, **every}}))["net", "mean_corruption_error_unnormalised", ""]
+    assert (mean.value, mean.reason) == (pytest.approx(0.2), "not as published: frost has procedural textures")
 
 
 def test_real_corruptions_through_the_lab():

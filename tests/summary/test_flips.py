@@ -3,8 +3,10 @@ import itertools
 import numpy as np
 import pytest
 
+from brinell.core.component import parse
 from brinell.core.confidence import clopper_pearson
 from brinell.core.errors import UndefinedReading
+from brinell.core.network import NetReference
 from brinell.summary.flips import FlipProbability, flip_probability, new_ranks, top5_distance
 from ladders import corruption, graded_table, read
 
@@ -132,6 +134,55 @@ def test_sequences_that_are_not_whole(changes, reason):
     assert got["net", "mean_flip_probability", ""].reason.startswith(reason)
     if "clean" not in changes:
         assert got["net", "flip_probability", "snow"].value == 0.25
+
+
+def two(**changes):
+    """`ref` flips as above; `net` has other predictions under fog."""
+    ours = {**SEQUENCES, "fog1": [1, 1, 0, 0], "fog2": [1, 1, 1, 0], "fog3": [0, 0, 1, 2], **changes}
+    return graded_table(
+        {
+            net: cells(**{name: None if given is None else {"prediction": np.array(given)} for name, given in found.items()})
+            for net, found in (("ref", SEQUENCES), ("net", ours))
+        }
+    )
+
+
+def test_flip_rates_are_relative_to_a_network_of_the_run():
+    summary = FlipProbability(relative_to=NetReference(label="ref"), resamples=200)
+    assert parse(summary.spec()) == summary
+    got = read(summary, two())
+    assert {got["ref", "flip_rate", kind].value for kind in ("fog", "snow", "saturate")} == {100.0}
+    assert got["ref", "mean_flip_rate", ""].value == 100.0
+    assert got["net", "flip_rate", "fog"].value == pytest.approx(100 * 7 / 3)
+    assert got["net", "flip_rate", "snow"].value == 100
+    assert got["net", "mean_flip_rate", ""].value == pytest.approx((700 / 3 + 100) / 2)
+    assert not any(name.endswith("rate") for _, name, _ in read(FlipProbability(resamples=200), two()))
+
+
+def test_flip_rates_have_intervals_that_resample_whole_sequences():
+    rng = np.random.default_rng(0)
+    ref, net = ({"clean": np.zeros(400, int), corruption("fog", 1): rng.random(400) < share} for share in (0.3, 0.6))
+    nets = {
+        name: {item: {"prediction": np.asarray(given, int)} for item, given in found.items()}
+        for name, found in (("ref", ref), ("net", net))
+    }
+    got = read(FlipProbability(relative_to=NetReference(label="ref")), graded_table(nets))["net", "flip_rate", "fog"]
+    a, b = (found[next(item for item in found if item != "clean")] for found in (net, ref))
+    again = [(a[rows].mean() / b[rows].mean()) * 100 for rows in rng.integers(0, 400, (4000, 400))]
+    assert got.value == pytest.approx(100 * a.mean() / b.mean())
+    assert (got.low, got.high) == (pytest.approx(np.quantile(again, 0.025), rel=0.05), pytest.approx(np.quantile(again, 0.975), rel=0.05))
+
+
+@pytest.mark.parametrize(("changes", "label", "layer", "reason"), [
+    ({}, "other", "fog", "no network of this run is called 'other' (they are ref, net)"),
+    ({"fog2": None}, "ref", "fog", "a cell of fog failed"),
+    ({}, "net", "snow", "net never changes an answer there"),
+])  # fmt: skip
+def test_flip_rates_that_do_not_exist(changes, label, layer, reason):
+    still = {"snow1": [0, 0, 0, 0]} if label == "net" else {}
+    got = read(FlipProbability(relative_to=NetReference(label=label), resamples=200), two(**changes, **still))
+    who = "ref" if label == "net" else "net"
+    assert got[who, "flip_rate", layer].reason == got[who, "mean_flip_rate", ""].reason == reason
 
 
 def test_no_sequence_at_all():

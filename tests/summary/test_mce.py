@@ -5,9 +5,10 @@ from brinell.core.component import parse
 from brinell.core.errors import SpecError, UndefinedReading
 from brinell.core.measurement import Status
 from brinell.core.network import NetReference
+from brinell.perturb.frost import Frost
 from brinell.perturb.noise import GaussianNoise
 from brinell.summary.graded import SEVERITIES, TYPES
-from brinell.summary.mce import ALEXNET, ALEXNET_CLEAN, MCE, corruption_errors
+from brinell.summary.mce import ALEXNET, ALEXNET_CLEAN, MCE, corruption_errors, error_table
 from ladders import corruption, flags, graded_table, read
 
 FAST = MCE(resamples=200)
@@ -197,6 +198,36 @@ def test_no_interval_where_a_resampled_denominator_falls_below_smallest():
         TO_REF, graded_table({"ref": {"clean": few, **full(lambda kind, s: few)}, "net": {"clean": few, **full(lambda kind, s: many)}})
     )
     assert (got["net", "ce", "fog"].value, got["net", "ce", "fog"].low) == (pytest.approx(100 * 0.4 / 0.015), None)
+
+
+def test_procedural_frost_is_called_nonstandard_in_mce():
+    cells = {item: given for item, given in full(lambda kind, s: 0.5).items() if item.name != "frost"}
+    for summary, shape in ((FAST, (3, 224, 224)), (MCE(resamples=200, reference=NetReference(label="net")), (3, 16, 16))):
+        got = read(summary, graded_table({"net": {"clean": 0.25, **cells, **{Frost(severity=s): 0.5 for s in SEVERITIES}}}, shape=shape))
+        why = "procedural textures" + ", lengths x 0.5" * (shape[1] == 16)
+        assert got["net", "ce", f"frost (nonstandard: {why})"].value is not None
+        for name in ("mce", "relative_mce"):
+            assert got["net", name, ""].value is not None
+            assert got["net", name, ""].reason.startswith(f"not as published: frost has {why}")
+
+
+def test_any_run_can_be_the_reference():
+    rng, items = np.random.default_rng(0), full(lambda kind, s: 0)
+    mine, theirs = ({item: rng.random(50) < share for item in items} for share in (0.8, 0.5))
+    errors = [error_table(graded_table({"net": cells}), "net") for cells in (mine, theirs)]
+    by_hand = {(item.name, item.severity): 1 - right.mean() for item, right in mine.items()}
+    assert errors[0].tolist() == [[by_hand[kind, s] for s in SEVERITIES] for kind in TYPES]
+    together = read(TO_REF, graded_table({"ref": theirs, "net": mine}))
+    assert corruption_errors(*errors).mean() == pytest.approx(together["net", "mce", ""].value)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"), [({("fog", 2): None}, "fog failed at severity 2"), ({("fog", 2): "absent"}, "fog lacks severity 2")]
+)
+def test_error_tables_are_whole(change, reason):
+    cells = {item: change.get((item.name, item.severity), 0.5) for item in full(lambda kind, s: 0)}
+    with pytest.raises(UndefinedReading, match=f"errors of net are not complete: {reason}"):
+        error_table(graded_table({"net": {item: given for item, given in cells.items() if given != "absent"}}), "net")
 
 
 def test_a_type_with_two_settings():

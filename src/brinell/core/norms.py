@@ -113,7 +113,9 @@ def project(v: X, eps: float | PerSample, p: float, low: Tensor | float = -math.
     if isinstance(eps, Tensor) and p == math.inf:
         most = eps.to(v.dtype).reshape(-1, *(1,) * (v.ndim - 1))
         return inside.maximum(-most).minimum(most)
-    if v[0:1].numel() == 0 or (isinstance(eps, float | int) and (p == math.inf or eps == 0)):
+    if v[0:1].numel() == 0:
+        return inside
+    if not isinstance(eps, Tensor) and (p == math.inf or eps == 0):
         return inside.clamp(-eps, eps)
     over = length(inside, p) > eps
     if not bool(over.any()):
@@ -145,7 +147,8 @@ def to_plane(g: X, gap: PerSample, p: float, low: Tensor | float = -math.inf, hi
         tensor([[0.6000, 0.8000]])
     """
     rise = g.flatten(1).double() * gap.double().sign()[:, None]
-    size = rise.abs().amax(1, keepdim=True).clamp(min=1e-300)
+    size = rise.abs().amax(1, keepdim=True)
+    size = torch.where(size > 0, size, 1.0)
     slope, goal = rise.abs() / size, gap.double().abs()[:, None] / size
     room = torch.where(rise > 0, _rows(high, g, slice(None)), -_rows(low, g, slice(None))).double()
     room = torch.where(slope > 0, room, 0.0)
@@ -166,13 +169,14 @@ def _fill(slope: Tensor, speed: Tensor, room: Tensor, goal: Tensor) -> Tensor:
     """min(t speed, room) with <slope, .> = goal. The sum is concave in t, so that solving for t with the entries known to have
     stopped never overshoots; each round stops more of them until it is right (exact, few rounds)."""
     pace = slope * speed
-    t = goal / pace.sum(1, keepdim=True).clamp(min=1e-300)
+    total = pace.sum(1, keepdim=True)
+    t = torch.where(total > 0, goal / total.clamp(min=1e-300), 0.0)
     while True:
         stopped = t * speed >= room
         left = (goal - torch.where(stopped, slope * room, 0.0).sum(1, keepdim=True)).clamp(min=0)
         moving = torch.where(stopped, 0.0, pace).sum(1, keepdim=True)
         new = torch.where(moving > 0, left / moving.clamp(min=1e-300), t).maximum(t)
-        if bool((new <= t * (1 + 1e-15)).all()):
+        if not bool((new > t * (1 + 1e-15)).any()):  # NaN ends it too
             return (t * speed).minimum(room)
         t = new
 
@@ -235,3 +239,30 @@ def slack(p: float, count: int, scale: float, dtype: torch.dtype = torch.float32
     """How far rounding alone may push the measured length of z - x past eps: 2 ulp of `scale` per entry, added up in L_p."""
     ulp = 2 * torch.finfo(dtype).eps * max(scale, 1e-30)
     return ulp * {math.inf: 1.0, 2: math.sqrt(count), 1: float(count)}[p]
+
+
+def stretch(x: X, direction: X, eps: float, low: float = 0.0, high: float = 1.0) -> X:
+    """The point x + t d, cut off at the walls of the domain, whose L2 distance from x is eps; t by bisection, from below.
+
+    Where the walls leave no room (eps nears the distance to the corner that d points to) it is the nearest thing to it, and where d is
+    0 it is x.
+
+    Example:
+        >>> stretch(torch.zeros(1, 2), torch.tensor([[3.0, -1.0]]), 0.5)         # only one entry has room
+        tensor([[0.5000, 0.0000]])
+    """
+    start, along = x.flatten(1).double(), direction.flatten(1).double()
+    along = along / along.square().sum(1, keepdim=True).sqrt().clamp(min=1e-30)
+
+    def at(scale: Tensor) -> Tensor:
+        return (start + scale[:, None] * along).clamp_(low, high)
+
+    short = torch.full_like(start[:, 0], eps)  # walls only shorten
+    long = short * 2
+    for _ in range(20):
+        long = torch.where((at(long) - start).square().sum(1) < eps**2, long * 2, long)
+    for _ in range(40):
+        middle = (short + long) / 2
+        below = (at(middle) - start).square().sum(1) <= eps**2
+        short, long = torch.where(below, middle, short), torch.where(below, long, middle)
+    return at(short).to(x.dtype).reshape(x.shape)

@@ -116,9 +116,9 @@ class Pixelate(Graded, name="pixelate"):
         z = x
         for axis in (3, 2):
             z = _box_mean(z, axis, max(1, int(x.shape[axis] * share)), whole=self.quantize)
-        for axis in (2, 3):
+        for axis in (3, 2):
             z = _picked(z, axis, _windows(z.shape[axis], x.shape[axis])[0].to(x.device))
-        return z
+        return z if self.quantize else z.clamp_(0, 1)
 
 
 def _box_mean(x: Tensor, axis: int, size: int, *, whole: bool) -> Tensor:

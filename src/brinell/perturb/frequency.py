@@ -80,7 +80,8 @@ class FourierBasis(Corruption, name="fourier_basis"):
         z = clip(x + r eps U, 0, 1),   U(h, w) = cos(2 pi (row h / height + column w / width)) / its L2 norm
 
     with a random sign r for each sample and channel. U is the real matrix of unit length whose Fourier transform is not zero at
-    (row, column) and (-row, -column) alone. Sweep row and column to draw the paper's Fourier heat map.
+    (row, column) and (-row, -column) alone. `fourier_grid` lists them all; the summary
+    `fourier_heat_map` draws the paper's map.
 
     Arguments:
         row, column: whole waves over the height and the width, at most half as many as there are pixels; the sign of one against
@@ -127,3 +128,29 @@ def fourier_basis(height: int, width: int, row: int, column: int) -> Tensor:
     turns = (down % height).double() / height + (right % width).double() / width
     wave = torch.cos(2 * math.pi * turns)
     return wave / wave.norm()
+
+
+def fourier_grid(height: int, width: int, *, eps: float = 4.0, most: int | None = None, step: int = 1) -> tuple[FourierBasis, ...]:
+    """The basis functions of a Fourier heat map (summary `fourier_heat_map`): one of each pair (row, column) and (-row, -column).
+
+    Arguments:
+        height, width: of the images, in pixels. eps: of each. most: the largest number of waves each way; None for all there are.
+        step: every how many waves, from 0.
+
+    Example:
+        >>> [(wave.row, wave.column) for wave in fourier_grid(32, 32, most=1)]
+        [(0, 0), (0, 1), (1, -1), (1, 0), (1, 1)]
+        >>> len(fourier_grid(32, 32))                        # 4 are their own partners: (32 * 32 - 4) / 2 + 4
+        514
+    """
+    spans = []
+    for side in (height, width):
+        reach = side // 2 if most is None else min(side // 2, most)
+        reach -= reach % step
+        spans.append(range(-reach, reach + 1, step))
+    pairs = {}
+    for row in spans[0]:
+        for column in spans[1]:
+            pair = frozenset(((row % height, column % width), (-row % height, -column % width)))
+            pairs[pair] = (row, column)  # the last of a pair has the larger row
+    return tuple(FourierBasis(row=row, column=column, eps=eps) for row, column in sorted(pairs.values()))

@@ -53,12 +53,18 @@ class Frost(Graded, name="frost"):
 
     family = "weather"
     uneven = "from severity 3 on the image is dimmed as well (a < 1), which offsets the light of the frost"
+    telling = ("severity", "textures")
     textures: str = "procedural"
     ladder: ClassVar[Ladder] = {
         "cifar": ((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)),
         "tiny_imagenet": ((1, 0.3), (0.9, 0.4), (0.8, 0.45), (0.75, 0.5), (0.7, 0.55)),
         "imagenet": ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)),
     }
+
+    def departures(self, side: int) -> tuple[str, ...]:
+        made_up = ("procedural textures",) if self.textures == "procedural" else ()
+        scale = self.scale_at(side)
+        return (*made_up, f"lengths x {scale:g}") if scale < 1 else made_up
 
     def corrupt(self, x: Tensor, parameters: tuple[float, ...], draws: Draws) -> Tensor:
         keep, more = parameters

@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from brinell.core import norms
 from brinell.core.draws import Draws
 from brinell.core.errors import DataError
 from brinell.core.perturbation import Corruption
@@ -120,22 +121,7 @@ class L2Noise(Corruption, name="l2_noise"):
         low, high = torch.aminmax(x)
         if not bool((low >= 0) & (high <= 1)):
             raise DataError(f"{self.spec()} needs inputs in [0, 1]; they reach from {float(low):g} to {float(high):g}")
-        start = x.flatten(1).double()
-        noise = draws.normal(start.shape[1]).double()
-        noise /= noise.square().sum(1, keepdim=True).sqrt().clamp_(min=1e-30)
-
-        def at(scale: Tensor) -> Tensor:
-            return (start + scale[:, None] * noise).clamp_(0, 1)
-
-        short = torch.full_like(start[:, 0], self.eps)  # clipping only shortens
-        long = short * 2
-        for _ in range(20):
-            long = torch.where((at(long) - start).square().sum(1) < self.eps**2, long * 2, long)
-        for _ in range(40):
-            middle = (short + long) / 2
-            below = (at(middle) - start).square().sum(1) <= self.eps**2
-            short, long = torch.where(below, middle, short), torch.where(below, long, middle)
-        return at(short).to(x.dtype).reshape(x.shape)
+        return norms.stretch(x, draws.normal(*x.shape[1:]).to(x), self.eps)
 
 
 class GaussianNoise(Graded, name="gaussian_noise"):

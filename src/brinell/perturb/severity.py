@@ -28,7 +28,7 @@ class Graded(Corruption):
 
     The faults and their parameters are those of CIFAR-10-C, Tiny ImageNet-C and ImageNet-C; each class holds its own
     ladder. A subclass writes `corrupt`, which sees images in [0, 1] and the parameters of the chosen severity; it declares `whole`
-    if with `quantize` that gives whole grey levels already.
+    if that stays in [0, 1], sees to `quantize` itself, and needs little memory for many images at once.
 
     What a class is can be read from it: `family` is noise, blur, weather or digital; `main` tells the 15 types that enter the
     mean corruption error (mCE) from the 4 validation types; `uneven` says why a ladder need not grow in distance, where it
@@ -42,6 +42,8 @@ class Graded(Corruption):
         quantize: give an 8-bit image, as published: clip to [0, 1], times 255, fraction cut off (not rounded), over 255.
             (2^-13 of a level is added before the cut, so that a value that is level k but for float32 rounding stays k.)
             False only clips.
+
+    Summaries call a corruption that departs from the published sets in such a way nonstandard, with the reason (`departures`).
 
     Images are (n, channels, height, width) in [0, 1] with any number of channels and any sides. Three channels are
     red, green and blue; what has a colour of its own says what it does with other numbers of channels.
@@ -79,6 +81,11 @@ class Graded(Corruption):
         """What the lengths of the ladder are multiplied by: side / 32 for images smaller than those of CIFAR, else 1."""
         return min(1.0, side / 32) if self.preset_at(side) == "cifar" else 1.0
 
+    def departures(self, side: int) -> tuple[str, ...]:
+        """What keeps such images from being as published, in words; results of theirs are called nonstandard."""
+        scale = self.scale_at(side)
+        return (f"lengths x {scale:g}",) if self.lengths and scale < 1 else ()
+
     def corrupt(self, x: Tensor, parameters: tuple[float, ...], draws: Draws) -> Tensor:
         """The corrupted images, (n, c, h, w), before clipping; x is float32 or float64 and must not be changed."""
         raise TypeError(f"{type(self).__name__} does not say how it corrupts")
@@ -87,12 +94,15 @@ class Graded(Corruption):
         check_images(x, self.spec())
         _keep_memory()
         parameters, single = self.parameters(min(x.shape[2:])), x.dtype not in (torch.float32, torch.float64)
-        out = torch.empty(x.shape, dtype=torch.float32 if single else x.dtype, device=x.device)
+        dtype = torch.float32 if single else x.dtype
+        if self.whole:
+            return self.corrupt(x.to(dtype).contiguous(), parameters, draws)
+        out = torch.empty(x.shape, dtype=dtype, device=x.device)
         few = max(1, _CHUNK * (1 if x.device.type == "cpu" else 64) // x[0].numel())
         for at in range(0, len(x), few):
-            part = x[at : at + few].to(out.dtype).contiguous()
+            part = x[at : at + few].to(dtype).contiguous()
             z = torch.clamp(self.corrupt(part, parameters, draws[at : at + few]), 0, 1, out=out[at : at + few])
-            if self.quantize and not self.whole:
+            if self.quantize:
                 _cut(z)
         return out
 

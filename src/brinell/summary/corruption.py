@@ -28,6 +28,9 @@ class CorruptionError(Summary, name="corruption_error"):
     - `mean_error_measured_cells`: the mean over the cells that were measured, whichever they are (the reason says how many). Comparable
       only between networks with the same cells.
 
+    The layer of a type that is not as published goes on with the reason: `frost (nonstandard: procedural textures)`, or
+    `glass_blur (nonstandard: lengths x 0.25)` for images of 8 pixels.
+
     Means over a severity or a family need the same severities of each of their types, else they are UNDEFINED. The four types
     meant for validation (speckle_noise, gaussian_blur, spatter, saturate) stay out of means over types.
 

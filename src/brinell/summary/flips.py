@@ -11,8 +11,9 @@ from pydantic import Field
 from brinell.core.errors import UndefinedReading
 from brinell.core.lab import Table
 from brinell.core.measurement import Finding, Reading
+from brinell.core.network import NetReference
 from brinell.core.summary import Summary
-from brinell.summary.graded import Ladder, Resampled, ladders
+from brinell.summary.graded import Ladder, Resampled, Statistic, ladders
 
 Against = Literal["first", "previous"]
 
@@ -27,14 +28,20 @@ class FlipProbability(Summary, name="flip_probability"):
         FP = mean over samples and j = 2..m of 1[f(x_j) != f(x_{j-1})]        reference=previous
 
     in [0, 1]: `flip_probability`, layer: the type; and `mean_flip_probability`, its mean over the types other than those meant
-    for validation. These sequences are *not* those of ImageNet-P; for sequences of your own there is the function
-    `flip_probability`.
+    for validation. With `relative_to`, a network of the run, there are also
 
-    UNDEFINED where a cell failed, where a sample has NaN or inf among its logits, or where the clean samples are missing. Values
+        FR = 100 FP / FP of that network                                      `flip_rate`,  layer: the type
+
+    and `mean_flip_rate` (mFR), its mean over the same types; that network itself has 100. These sequences are *not* those of
+    ImageNet-P; for sequences of your own there is the function `flip_probability`.
+
+    UNDEFINED where a cell failed, where a sample has NaN or inf among its logits, or where the clean samples are missing; a rate also
+    where the network it is relative to is not in the run, or never changes an answer. Values
     are exact for the samples measured; intervals: a percentile bootstrap that draws whole sequences.
 
     Arguments:
-        reference: the frame each is compared with. confidence: of each interval. resamples: of the bootstrap.
+        reference: the frame each is compared with. relative_to: `net(NAME)`, for flip rates; None: no rates.
+        confidence: of each interval. resamples: of the bootstrap.
 
     References: Hendrycks & Dietterich (2019), https://arxiv.org/abs/1903.12261 (flip probability, for ImageNet-P).
 
@@ -44,6 +51,7 @@ class FlipProbability(Summary, name="flip_probability"):
     """
 
     reference: Against = "first"
+    relative_to: NetReference | None = None
     confidence: float = Field(default=0.95, gt=0, lt=1)
     resamples: int = Field(default=2000, ge=100)
 
@@ -60,7 +68,13 @@ class FlipProbability(Summary, name="flip_probability"):
                 for step, flips in enumerate(_flips(frames, self.reference).T):
                     columns[net, f"{ladder.label} {step}"] = flips
         shares = Resampled(columns, self.resamples)
-        return [(net, reading) for net in table.networks for reading in self._network(net, found, shares, broken)]
+        readings = [(net, reading) for net in table.networks for reading in self._network(net, found, shares, broken)]
+        if self.relative_to is None:
+            return [*readings]
+        rates = [
+            (net, reading) for net in table.networks for reading in self._rates(net, self.relative_to.label, table, found, shares, broken)
+        ]
+        return [*readings, *rates]
 
     def _network(self, net: str, found: list[Ladder], shares: Resampled, broken: dict[tuple[str, str], str]) -> list[Reading]:
         readings, rows = [], []
@@ -84,6 +98,42 @@ class FlipProbability(Summary, name="flip_probability"):
             "mean_flip_probability", "", lambda e: np.mean([e[:, at].mean(1) for at in rows], 0), self.confidence, mean=True
         )  # fmt: skip
         return [*readings, mean]
+
+    def _rates(
+        self, net: str, other: str, table: Table, found: list[Ladder], shares: Resampled, broken: dict[tuple[str, str], str]
+    ) -> list[Reading]:
+        readings: list[Reading] = []
+        parts: list[Statistic] = []
+        lost: list[str] = []
+        for ladder in found:
+            why = broken.get((net, ladder.label)) or broken.get((other, ladder.label), "")
+            if other not in table.networks:
+                why = f"no network of this run is called {other!r} (they are {', '.join(table.networks)})"
+            if why:
+                readings.append(Reading.undefined("flip_rate", why, layer=ladder.label))
+                lost.append(why)
+                continue
+            steps = [f"{ladder.label} {step}" for step in range(len(ladder.steps))]
+            part = _rate(*(shares.columns(who, steps) for who in (net, other)))
+            never = f"{other} never changes an answer there" * bool(np.isnan(part(shares.observed)[0]))
+            readings.append(shares.reading("flip_rate", ladder.label, part, self.confidence, reason=never))
+            if ladder.counts:
+                parts.append(part)
+                lost += [never] if never else []
+        if lost or not parts:
+            return [*readings, Reading.undefined("mean_flip_rate", lost[0] if lost else "no graded corruption was measured")]
+        mean: Statistic = lambda e: np.mean([part(e) for part in parts], 0)  # noqa: E731
+        return [*readings, shares.reading("mean_flip_rate", "", mean, self.confidence)]
+
+
+def _rate(mine: np.ndarray, theirs: np.ndarray) -> Statistic:
+    """100 times the ratio of the mean of some columns to that of others; NaN where it is one to 0."""
+
+    def rate(e: np.ndarray) -> np.ndarray:
+        below = e[:, theirs].mean(1)
+        return 100 * np.divide(e[:, mine].mean(1), below, out=np.full(len(e), np.nan), where=below > 0)
+
+    return rate
 
 
 def _frames(table: Table, net: str, ladder: Ladder) -> tuple[np.ndarray, str]:

@@ -32,7 +32,8 @@ class Ladder:
     """One corruption with its severities.
 
     Arguments:
-        label: its name; where the plan has it with several settings, its spec with `severity=*`.
+        label: its name; where the plan has it with several settings, its spec with `severity=*`. Where results are not those of the
+            published sets it goes on with `(nonstandard: why)`, see `departures`.
         steps: severity to corruption.
     """
 
@@ -64,25 +65,35 @@ def ladders(table: Table) -> list[Ladder]:
             found.setdefault(rest, Ladder(rest)).steps[severity] = item
     names = [ladder.first.name for ladder in found.values()]
     for rest, ladder in found.items():
-        alone = names.count(ladder.first.name) == 1
-        ladder.label = ladder.first.name if alone else rest.replace("severity=1", "severity=*", 1)
+        alone, why = names.count(ladder.first.name) == 1, departures(table, ladder.first)
+        label = ladder.first.name if alone else rest.replace("severity=1", "severity=*", 1)
+        ladder.label = f"{label} (nonstandard: {why})" if why else label
     return list(found.values())
+
+
+def departures(table: Table, item: Any) -> str:
+    """What keeps a corruption of the run's data from being as published (`Graded.departures`), in words; "" where nothing does."""
+    side = _side(table)
+    return ", ".join(item.departures(side)) if side and hasattr(item, "departures") else ""
+
+
+def _side(table: Table) -> int:
+    return min(int(size) for size in table.plan["data"]["shape"][1:] or (0,))
 
 
 def standard(table: Table, preset: str = "") -> Callable[[Ladder], str]:
     """Says why a ladder is not the published one for this data (of a preset, where one is given); "" where it is."""
-    side = min(int(size) for size in table.plan["data"]["shape"][1:] or (0,))
+    side = _side(table)
 
     def departure(ladder: Ladder) -> str:
         item: Any = ladder.first  # parameters by size of image are Graded's, which a summary does not know
         if not getattr(item, "quantize", True):
             return f"{ladder.label} is not rounded to 8 bits"
-        if hasattr(item, "preset_at"):
-            if preset and item.preset_at(side) != preset:
-                return f"{ladder.label} has the parameters of {item.preset_at(side)}, not of {preset}"
-            if item.scale_at(side) != 1:
-                return f"lengths of {ladder.label} are scaled to images of {side} pixels"
-        return ""
+        if preset and hasattr(item, "preset_at"):
+            found = item.preset_at(side)
+            return "" if found == preset else f"{ladder.label} has the parameters of {found}, not of {preset}"
+        why = departures(table, item)
+        return f"{ladder.first.name} has {why}" if why else ""
 
     return departure
 

@@ -45,6 +45,9 @@ class MCE(Summary, name="mce"):
     classes and the corruptions at ImageNet's parameters; else any network of the run. The mean error that work on CIFAR-10-C
     calls "mCE" is another quantity: see `corruption_error`.
 
+    Where corruptions are not as published (frost without the authors' photographs, lengths scaled below 32 pixels, `quantize=False`)
+    the means say so; in the first two cases the layers of such types go on with `(nonstandard: why)`.
+
     UNDEFINED, with the reason: a type without all five severities, and then the mean over types; a ratio whose denominator,
     as a mean over severities, is below `smallest` (the corruption does not hurt the reference, so that the ratio would be huge
     and mean nothing) and then the mean over types; a reference that is not in the run.
@@ -74,9 +77,11 @@ class MCE(Summary, name="mce"):
         found = ladders(table)
         errors, failed = resampled(table, self.resamples)
         unfit = self._unfit(table, found)
+        departures = filter(None, map(standard(table), (ladder for ladder in found if ladder.first.name in TYPES)))
+        note = f"not as published: {told}" if (told := "; ".join(departures)) else ""
         readings: list[tuple[str, Reading] | Finding] = []
         for net in table.networks:
-            readings += [(net, reading) for reading in self._network(net, found, errors, failed, unfit)]
+            readings += [(net, reading) for reading in self._network(net, found, errors, failed, unfit, note)]
         return readings
 
     def _unfit(self, table: Table, found: list[Ladder]) -> str:
@@ -93,7 +98,7 @@ class MCE(Summary, name="mce"):
         return f"{departure}: {advice}" if departure else ""
 
     def _network(
-        self, net: str, found: list[Ladder], errors: Resampled, failed: dict[str, dict[str, str]], unfit: str
+        self, net: str, found: list[Ladder], errors: Resampled, failed: dict[str, dict[str, str]], unfit: str, note: str
     ) -> Iterator[Reading]:
         label = self.reference.label if self.reference else net
         broken = {**failed[net], **failed.get(label, {})}
@@ -108,15 +113,16 @@ class MCE(Summary, name="mce"):
                     part, why = self._part(net, mine[0], errors, relative)
                     if not why:
                         parts.append(part)
-                        yield errors.reading(name, kind, part, self.confidence)
+                        yield errors.reading(name, mine[0].label, part, self.confidence)
                         continue
                 reasons.append(why if kind in why else f"{kind}: {why}")
                 if mine:
-                    yield Reading.undefined(name, why, layer=kind, n=errors.n)
+                    yield Reading.undefined(name, why, layer=mine[0].label if len(mine) == 1 else kind, n=errors.n)
             if reasons:
                 yield Reading.undefined(mean_name, unfit or "; ".join(reasons), n=errors.n)
             else:
-                yield errors.reading(mean_name, "", lambda e, parts=parts: np.mean([part(e) for part in parts], 0), self.confidence)
+                mean: Statistic = lambda e, parts=parts: np.mean([part(e) for part in parts], 0)  # noqa: E731
+                yield errors.reading(mean_name, "", mean, self.confidence, reason=note)
 
     def _part(self, net: str, ladder: Ladder, errors: Resampled, relative: bool) -> tuple[Statistic, str]:
         """The (relative) CE of one type as a function of the means of columns; and why it has no value, if it has none."""
@@ -140,6 +146,31 @@ class MCE(Summary, name="mce"):
             return 100 * np.divide(e @ top, below, out=np.full(len(e), np.nan), where=below >= self.smallest)
 
         return part, _too_small(float((errors.observed @ bottom)[0]) + fixed, self.smallest, relative)
+
+
+def error_table(table: Table, net: str) -> np.ndarray:
+    """The errors of one network of a run under the 15 types, as `corruption_errors` takes them: any run can be the reference.
+
+    Returns:
+        (15, 5) shares of wrong answers, in the order of `graded.TYPES`.
+
+    Raises:
+        UndefinedReading: the run lacks one of the 75 cells, or has a type with several settings. The message names it.
+
+    Example:
+        >>> import brinell as br
+        >>> data = br.load_dataset("digits", limit=20)
+        >>> net = br.load_network("mlp(widths=(16,))", shape=data.shape, classes=10)
+        >>> error_table(br.Lab().measure(net, data, ["fog(severity=1)"]), "net")
+        Traceback (most recent call last):
+        brinell.core.errors.UndefinedReading: the errors of net are not complete: gaussian_noise is not measured; ...
+    """
+    found = ladders(table)
+    place = {(ladder.first.name, severity): item for ladder in found for severity, item in ladder.steps.items()}
+    failed = {item.spec(): "failed" for item in place.values() if not table.samples(net, item)}
+    if missing := incomplete(found, failed):
+        raise UndefinedReading(f"the errors of {net} are not complete: {missing}")
+    return np.array([[1 - np.mean(table.samples(net, place[kind, severity])["correct"]) for severity in SEVERITIES] for kind in TYPES])
 
 
 def _too_small(below: float, smallest: float, relative: bool) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from brinell.core import norms
 from brinell.core.component import parse
 from brinell.core.goal import Misclassify
 from brinell.core.lab import Samples, Table
@@ -36,7 +37,7 @@ class Cell:
     @property
     def attacks(self) -> bool:
         """Is it an attack that wants a wrong answer?"""
-        return isinstance(self.perturbation, Attack) and isinstance(self.perturbation.goal, Misclassify)
+        return isinstance(self.perturbation, Attack) and isinstance(self.perturbation.goal.aim, Misclassify)
 
 
 def cells(table: Table, net: str) -> list[Cell]:
@@ -52,8 +53,9 @@ def certifiers(table: Table) -> list[Certifier]:
 
 
 def balls(items: Iterable[Perturbation | Certifier]) -> list[Ball]:
-    """The distinct balls among the threats of perturbations and certifiers, in their order."""
-    return list(dict.fromkeys(item.threat for item in items if isinstance(item.threat, Ball)))
+    """The distinct balls among the threats of perturbations and certifiers, in their order; those without an end are left out."""
+    found = [item.threat for item in items if isinstance(item.threat, Ball)]
+    return list(dict.fromkeys(ball for ball in found if math.isfinite(ball.eps)))
 
 
 def covers(outer: Ball, inner: Ball, entries: int) -> bool:
@@ -93,6 +95,12 @@ class Room:
             return np.zeros(len(cell.correct), dtype=bool)
         reach = ball.eps + ball.slack(torch.empty(0, *self.shape))
         return cell.samples[f"l{ball.norm:g}"] <= reach
+
+    def holds_domain(self, ball: Ball) -> bool:
+        """Does the ball around any sample hold the whole domain? No, where the domain has no end."""
+        width = self.high - self.low
+        corner = norms.length(torch.full((1, self.entries), width, dtype=torch.float64), ball.norm)
+        return math.isfinite(width) and ball.eps >= float(corner) and ball.low <= self.low and self.high <= ball.high
 
     def survived(self, found: Iterable[Cell], ball: Ball) -> np.ndarray | None:
         """(n,) bool: is the sample correct at all of its points that lie in the ball? None where there is no point at all."""
