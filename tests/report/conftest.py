@@ -42,7 +42,7 @@ def plan(networks: Iterable[str], perturbations: Iterable[str], **more: Any) -> 
         "networks": nets,
         "data": {"spec": "digits", "digest": "cd34", "n": N, "shape": [1, 8, 8], "classes": [str(k) for k in range(10)],
                  "domain": [0, 1], "note": "stratified sample"},
-        "perturbations": list(perturbations), "probes": ["accuracy", "selectivity"], "summaries": [], "seed": 0,
+        "perturbations": list(perturbations), "probes": ["accuracy", "class_selectivity"], "summaries": [], "seed": 0,
         "environment": {"brinell": "0.1.0", "torch": "2.13", "python": "3.11", "machine": "x86_64", "device": "cpu",
                         "date": "2026-01-31", "threads": 2},
         **more,
@@ -60,8 +60,8 @@ def cell(net: str, spec: str, right: int, **cost: Any) -> list[dict[str, Any]]:
     worst = min(rows[1:], key=lambda found: found["value"])
     rows.append(row(net, spec, Reading("worst_class_accuracy", worst["value"], worst["layer"], n=50), **cost))
     for at, layer in enumerate(LAYERS):
-        rows.append(row(net, spec, Reading("selectivity", 0.2 + 0.1 * at * share, layer, n=N), "selectivity", **cost))
-    rows.append(row(net, spec, Reading("selectivity", 0.2 + 0.25 * share, n=N), "selectivity", **cost))
+        rows.append(row(net, spec, Reading("selectivity", 0.2 + 0.1 * at * share, layer, n=N), "class_selectivity", **cost))
+    rows.append(row(net, spec, Reading("selectivity", 0.2 + 0.25 * share, n=N), "class_selectivity", **cost))
     for name, value in (
         ("ece", 0.02 + 0.3 * (1 - share)),
         ("overconfidence", 0.3 * (1 - share)),
@@ -73,7 +73,15 @@ def cell(net: str, spec: str, right: int, **cost: Any) -> list[dict[str, Any]]:
     return rows
 
 
-def reliability_bins(found: Any) -> np.ndarray | None:
+EXAMPLES = np.array([3, 40, 77, 250, 460, 495])
+
+
+def arrays(found: Any) -> np.ndarray | None:
+    """Calibration bins, and pictures whose every pixel is the accuracy of their cell; the second example is darker by half."""
+    if found["name"] == "example_ids":
+        return EXAMPLES
+    if found["name"] == "examples":
+        return np.full((len(EXAMPLES), 3, 4, 5), found["value"]) * np.array([1, 0.5, 1, 1, 1, 1])[:, None, None, None]
     if found["name"] != "ece":
         return None
     sure = np.linspace(0.35, 0.99, 10)
@@ -95,6 +103,13 @@ def ladder() -> list[tuple[str, float]]:
     return found
 
 
+def samples(right: int) -> dict[str, np.ndarray]:
+    """What `cell` says, sample by sample: the first are right, the others take the next class."""
+    ids = np.arange(N)
+    correct = ids < right
+    return {"id": ids, "label": ids % 10, "prediction": (ids + ~correct) % 10, "correct": correct, "finite": ids >= 0}
+
+
 @pytest.fixture
 def audit() -> Build:
     """A whole audit of some networks; the later ones are more robust."""
@@ -102,7 +117,8 @@ def audit() -> Build:
     def build(*networks: str, findings: bool = True) -> Table:
         names = networks or ("plain", "hardened")
         perturbations = ladder()
-        rows = []
+        rows: list[dict[str, Any]] = []
+        cells: dict[tuple[str, str], dict[str, np.ndarray]] = {}
         for at, net in enumerate(names):
             clean = 0.962 - 0.03 * at
             for spec, left in perturbations:
@@ -110,6 +126,9 @@ def audit() -> Build:
                 attack = spec.startswith(("fgsm", "pgd"))
                 cost = {"forwards": 500 * (40 if attack else 1), "backwards": 500 * 40 * attack, "seconds": 12.3 if attack else 0.4}
                 rows += cell(net, spec, right, **cost)
+                rows.append(row(net, spec, Reading("examples", right / N, n=len(EXAMPLES)), "examples", **cost))
+                rows.append(row(net, spec, Reading("example_ids", len(EXAMPLES), n=len(EXAMPLES)), "examples", **cost))
+                cells[net, spec] = samples(right)
             threat = "ball(eps=8/255, norm=inf)"
             rows.append(row(net, "", Reading("robust_accuracy", 0.058 + 0.4 * at, threat, bound=Bound.UPPER, n=N), "bound"))
             if at:
@@ -122,7 +141,7 @@ def audit() -> Build:
             Finding("saturation", Verdict.FLAG, "Gradients vanish for some samples; try loss=margin.", 0.12, 0.05, names[0], "fgsm"),
             Finding("contradiction", Verdict.FAIL, "3 samples are certified and broken.", 3.0, 0.0, names[-1]),
         ]
-        return Table(made, rows, found if findings else [], load_array=reliability_bins)
+        return Table(made, rows, found if findings else [], lambda net, spec: cells.get((net, spec), {}), arrays)
 
     return build
 
@@ -152,7 +171,11 @@ def hostile() -> Table:
     image = "<img src=x onerror=alert(2)>"
     rows = [row(net, "clean", accuracy(400)), row(net, spec, accuracy(300)), row(net, "contrast", accuracy(200))]
     rows += [row(net, s, Reading("class_accuracy", 0.5, f"class {name}", n=9)) for s in ("clean", "contrast") for name in (image, "=1+1")]
-    rows += [row(net, s, Reading("selectivity", 0.5, f"{image}${{{HOSTILE}}}%{{x}}", n=9), "selectivity") for s in ("clean", "contrast")]
+    rows += [
+        row(net, s, Reading("selectivity", 0.5, f"{image}${{{HOSTILE}}}%{{x}}:{k}", n=9), "class_selectivity")
+        for k in (0, 1)
+        for s in ("clean", "contrast")
+    ]
     rows.append(row(net, "fgsm", Reading.undefined("accuracy", f"{HOSTILE}{image}", n=5)))
     rows.append(row(net, "", Reading("robust_accuracy", 0.4, f"ball({HOSTILE})", bound=Bound.UPPER, n=9), "bound"))
     made = plan([net], ["clean", spec, "contrast", "fgsm"], probes=[HOSTILE], suite=image)

@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from brinell.core.confidence import clopper_pearson
+from brinell.core.errors import StoreError
 from brinell.core.lab import Table
 from brinell.core.measurement import Verdict
-from brinell.report.content import Answer, Bounds, Content
-from brinell.report.verdict import bound_text, clean_sentence, headline, untested, yield_sentence
+from brinell.report.answer import Answer
+from brinell.report.content import Bounds, Content
+from brinell.report.verdict import bound_text, clean_sentence, headline, run_state, title, untested, yield_rule, yield_sentence
 
 
 def made(accuracies: dict[str, tuple[float, float] | None], *more: dict[str, Any]) -> Content:
@@ -41,8 +44,8 @@ def bound(value: float | None, kind: str, threat: str = "T", reason: str = "") -
 def test_a_network_yields_at_the_smallest_size_whose_upper_end_is_below_nine_tenths_of_clean():
     content = made({
         "clean": (0.8, 0.9),
-        "contrast(severity=1)": (0.7, 0.7201),  # not below 0.9 * 0.8
-        "contrast(severity=2)": (0.6, 0.7199),
+        "contrast(severity=1)": (0.6, 0.6972),  # alone it would have yielded: below 0.9 * 0.8; among five cells it has not
+        "contrast(severity=2)": (0.58, 0.6780),
         "brightness(severity=2)": (0.5, 0.6),
         "contrast(severity=5)": (0.1, 0.2),
         "fgsm(threat=ball(eps=1/255, norm=inf))": (0.75, 0.8),
@@ -52,6 +55,11 @@ def test_a_network_yields_at_the_smallest_size_whose_upper_end_is_below_nine_ten
     assert (corruption.grade.spec, corruption.tried) == ("brightness(severity=2)", 4)
     assert (attack.grade, attack.scale, attack.tried) == (None, "Linf", 1)
     assert yield_sentence(content, "a", attack) == "Linf attacks: none of the 1 tried makes it yield."
+    assert (corruption.sizes, corruption.at, attack.sizes, attack.at) == (("1", "2", "5"), 1, ("1/255",), None)
+    assert corruption.answer is not None
+    assert corruption.answer.high == pytest.approx(clopper_pearson(50, 100, 1 - 0.05 / 5)[1])
+    assert "the intervals of all 5 corruptions and attacks hold at once" in yield_rule(content)
+    assert title(content) == "a yields to brightness (severity 2), to none of the Linf attacks tried"
 
 
 def test_without_an_interval_the_value_itself_decides():
@@ -74,6 +82,7 @@ def test_a_network_that_may_be_guessing_is_told(audit: Callable[..., Table]):
     assert "guessing" not in clean_sentence(Content(table), "plain")
     next(row for row in table.rows if row["name"] == "accuracy")["low"] = 0.1
     assert "That may be no better than guessing one of 10 classes." in clean_sentence(Content(table), "plain")
+    assert title(Content(table)) == "plain may be guessing: 96.2 % right on clean samples of 10 classes"
 
 
 def test_the_best_bounds_of_each_threat_are_joined():
@@ -144,6 +153,7 @@ def test_what_was_not_tested_is_said(audit: Callable[..., Table], torn: Table):
     assert "No certificate" not in whole and "No certificate" in alone  # only the second network has a lower bound
     assert "No attack in L1 was run." in whole and "L2" not in whole
     assert "No black-box attack" in whole and "noise control" not in whole
+    assert "Common corruptions that were not run, 11 of 15: defocus_blur, elastic_transform, fog, frost, glass_blur" in whole
     assert "No attack was run, or none has an answer" in cut
     assert "Cells without an accuracy: 7 of 8." in cut
     assert "Samples: 500 (stratified sample)" in cut
@@ -161,3 +171,52 @@ def test_an_empty_table_still_reads():
     content = Content(Table({}, []))
     assert headline(content) == "No networks on unnamed data, side by side"
     assert untested(content)
+
+
+def test_the_title_says_who_yields_before_the_others(audit: Callable[..., Table]):
+    assert title(Content(audit("plain"))) == "plain yields to contrast (severity 2), pgd (Linf 2/255) and pgd (L2 0.25)"
+    assert title(Content(audit())) == (
+        "Before the others, plain yields to corruptions (at 2, the next at 3) and to L2 attacks (at 0.25, the next at 0.5)"
+    )
+    assert title(made({"clean": (0.8, 0.9)})) == "a was not tried: no corruption or attack of known size was run"
+    assert (
+        title(made({"clean": (0.8, 0.9), "contrast": (0.79, 0.88)})) == "a yields to none of the 1 corruptions and attacks that were tried"
+    )
+    assert title(made({"clean": None, "contrast": (0.1, 0.2)})) == "a cannot be judged: its clean accuracy is missing"
+
+
+def test_the_state_of_a_run_is_told(torn: Table):
+    assert run_state(made({"clean": (0.8, 0.9)}))[-1].startswith("The plan of this run does not say its data")
+    words = " ".join(run_state(Content(torn)))
+    assert "unfinished: 4 of 8 cells are missing" in words and "1 of 8 cells failed" in words and "2 of 8 cells have no accuracy" in words
+    old = Table({**torn.plan, "environment": {"brinell": "0.0.1"}, "perturbations": ["clean", "gone(level=2)"]}, [])
+    words = " ".join(run_state(Content(old)))
+    assert "Measured by brinell 0.0.1; this page was made by brinell" in words
+    assert "does not know gone(level=2)" in words
+
+
+def test_a_whole_new_run_has_nothing_to_tell(audit: Callable[..., Table]):
+    import brinell
+
+    table = audit()
+    table.plan["environment"]["brinell"] = brinell.__version__
+    assert run_state(Content(table)) == []
+
+
+def test_damaged_files_are_named_and_left_out(audit: Callable[..., Table]):
+    table = audit("plain")
+
+    def broken(*_: Any) -> Any:
+        raise StoreError("samples/x.parquet is damaged")
+
+    table.load_samples = table.load_array = broken
+    content = Content(table)
+    assert content.samples("plain", "clean") == {}
+    assert content.array(table.rows[0]) is None
+    assert "samples/x.parquet is damaged" in " ".join(run_state(content))
+
+
+def test_a_nearest_attack_is_an_attack_in_its_norm():
+    content = made({"clean": (0.8, 0.9), "deepfool(threat=ball(eps=inf, norm=2))": (0.0, 0.1)})
+    assert content.grades[1].kind == "nearest"
+    assert "No attack in L1 or Linf was run." in said(content)

@@ -1,13 +1,18 @@
-"""Sections on accuracy: at a glance, under graded corruptions, against eps, by class."""
+"""Sections on accuracy: at a glance, against eps, by class and group."""
 
 from __future__ import annotations
 
-from brinell.report.content import YIELD, Answer, Content, ball_of, listed
-from brinell.report.figure import CHANCE, curves, dots, heat_map
+import math
+
+import numpy as np
+
+from brinell.report.answer import Answer
+from brinell.report.content import Content, ball_of
+from brinell.report.figure import CHANCE, curves, dots
 from brinell.report.grade import NORMS, Grade, Kind
 from brinell.report.section import Entry, Grid, Key, Panel, Section, networks_as_keys, tidy
 
-FEW_CLASSES = 12
+FEW_CLASSES, MOST_STEPS = 12, 400
 
 
 def glance(content: Content) -> Section | None:
@@ -42,45 +47,10 @@ def glance(content: Content) -> Section | None:
     return Section("glance", "At a glance", (lead,), networks_as_keys(content), [panel], [grid])
 
 
-def corruptions(content: Content) -> Section | None:
-    """A heat map of accuracy by corruption and severity for each network."""
-    graded = content.of_kind("corruption")
-    if not graded:
-        return None
-    families = list(dict.fromkeys(item.family for item in graded))
-    sizes = sorted({item.size: item.shown for item in graded}.items())
-    place = {(item.family, item.size): item for item in graded}
-    columns = ["clean", *(shown for _, shown in sizes)]
-    panels, rows = [], []
-    for net in content.networks:
-        cells, fronts = [], []
-        for family in families:
-            ladder = [place.get((family, size)) for size, _ in sizes]
-            answers = [_planned(content, net, item) for item in ladder]
-            cells.append([content.clean(net), *answers])
-            fronts.append(next((at for at, answer in enumerate(answers, 1) if content.yielded(net, answer)), None))
-            rows += [((net, item.family, item.shown), content.accuracy(net, item.spec)) for item in ladder if item]
-        hardest = content.hardest(net, "corruption")
-        said = f"lowest for {hardest.title}: {content.accuracy(net, hardest.spec)}" if hardest else "no cell has an answer"
-        alternative = f"Heat map of the accuracy of {net} under {len(families)} corruptions at severity {listed(columns[1:])}; {said}."
-        panels.append(Panel(net, heat_map(families, columns, cells, fronts), alternative))
-    lead = (
-        "Accuracy by corruption and severity; the darker, the less is left, on the same scale for all networks.",
-        f"A red bar stands where a network yields: where the upper end of its interval first lies below {YIELD:g} of its clean accuracy.",
-    )
-    return Section(
-        "corruptions", "Corruptions", lead, (), panels, [tidy("Accuracy under corruptions", ("network", "corruption", "severity"), rows)]
-    )
-
-
-def _planned(content: Content, net: str, item: Grade | None) -> Answer:
-    return content.accuracy(net, item.spec) if item else Answer(None, status="–", reason="not part of the plan")
-
-
 def attacks(content: Content) -> list[Section]:
     """For each norm the accuracy against eps, under attacks and under chance, with the bounds of R(T)."""
     balls = {known.threat: ball for net in content.networks for known in content.bounds(net) if (ball := ball_of(known.threat))}
-    asked = {*content.norms(), *(scale for scale, *_ in balls.values())}
+    asked = {*content.norms(), *(item.scale for item in content.of_kind("nearest")), *(scale for scale, *_ in balls.values())}
     return [_against_eps(content, norm, balls) for norm in NORMS.values() if norm in asked]
 
 
@@ -89,6 +59,7 @@ def _against_eps(content: Content, norm: str, balls: dict[str, tuple[str, float,
     families = list(dict.fromkeys((item.kind, item.family) for item in content.of_kind("attack", scale=norm)))
     controls = list(dict.fromkeys((item.kind, item.family) for item in content.of_kind("control", scale=norm)))
     numbered = [*enumerate(families), *((CHANCE, control) for control in controls)]
+    nearest = list(enumerate(content.of_kind("nearest", scale=norm), len(families)))
     panels, rows, barred = [], [], False
     ticks = {
         0.0: "0",
@@ -109,17 +80,21 @@ def _against_eps(content: Content, norm: str, balls: dict[str, tuple[str, float,
         for known in content.bounds(net):
             scale, size, shown = balls.get(known.threat, ("", 0.0, ""))
             if scale == norm and (known.lower, known.upper) != (None, None):
-                bars.append((size, f"eps {shown}: {known}", known.lower or 0.0, 1.0 if known.upper is None else known.upper))
+                bars.append((size, f"eps {shown}: {known}", known.lower or None, known.upper))
         barred = barred or bool(bars)
         hardest = content.hardest(net, "attack", scale=norm)
         said = f"lowest under {hardest.title}: {content.accuracy(net, hardest.spec)}" if hardest else "no attack has an answer"
         alternative = f"Accuracy of {net} against the radius eps in {norm}, from {content.clean(net)} at 0; {said}."
-        panels.append(Panel(net, curves(series, bars, list(ticks.items()), f"eps ({norm})"), alternative))
+        steps = [(which, item.family, standing(content, net, item)) for which, item in nearest]
+        for _, name, points in steps:
+            rows += [((net, name, "nearest", size), Answer(share)) for size, share in points]
+        panels.append(Panel(net, curves(series, bars, list(ticks.items()), f"eps ({norm})", steps), alternative))
     keys = tuple(Key(which, f"{family} (chance)" if which == CHANCE else family) for which, (_, family) in numbered)
+    keys += tuple(Key(which, f"{item.family} (nearest)") for which, item in nearest)
     lead = (
         "Accuracy against the radius of the ball, with intervals. An attack bounds R(T) from above; chance (dotted, grey) does not search.",
         *(
-            ["A broad grey bar spans what is still possible for R(T): from its lower bound (0 without one) to its upper one."]
+            ["A short black line is a bound of R(T): none of the points that were measured, and no certificate, leaves more room."]
             if barred
             else []
         ),
@@ -128,36 +103,59 @@ def _against_eps(content: Content, norm: str, balls: dict[str, tuple[str, float,
     return Section(f"attacks-{norm}", f"Attacks in {norm}", lead, keys, panels, [grid])
 
 
+def standing(content: Content, net: str, item: Grade) -> list[tuple[float, float]]:
+    """What a nearest attack says of every eps: (eps, the share of samples that are right and were not reached within eps), as steps."""
+    found = content.samples(net, item.spec)
+    norm = next((p for p, name in NORMS.items() if name == item.scale), math.inf)
+    clean, moved = content.samples(net, content.clean_spec).get("correct"), found.get(f"l{norm:g}")
+    if clean is None or moved is None or "correct" not in found or len(clean) != len(moved) or not len(moved):
+        return []
+    right = np.asarray(clean, dtype=bool)
+    reached = np.sort(np.asarray(moved, dtype=np.float64)[right & ~np.asarray(found["correct"], dtype=bool)])
+    left = (right.sum() - np.arange(len(reached) + 1)) / len(right)
+    points = list(zip([0.0, *reached.tolist()], left.tolist(), strict=True))
+    return points[:: max(1, -(-len(points) // MOST_STEPS))]
+
+
 def classes(content: Content) -> Section | None:
     """Accuracy of every class, clean and where it is hardest, and the worst class of each network."""
-    named = {row["layer"]: None for row in content.table.rows if row["name"] == "class_accuracy" and row.get("layer")}
+    return _by_part(content, "class", "Classes", "classes")
+
+
+def groups(content: Content) -> Section | None:
+    """The same for the values of the data's column `group`."""
+    return _by_part(content, "group", "Groups", "groups")
+
+
+def _by_part(content: Content, part: str, title: str, anchor: str) -> Section | None:
+    prefix = f"{part} "
+    named = {row["layer"]: None for row in content.table.rows if row["name"] == f"{part}_accuracy" and row.get("layer")}
     if not named:
         return None
     grids, rows = [], []
     for net in content.networks:
         stances = content.stances(net)
-        header = ("class", *(f"{name}: {item.spec}" if name != "clean" else "clean" for name, item in stances.items()))
+        header = (part, *(f"{name}: {item.spec}" if name != "clean" else "clean" for name, item in stances.items()))
         lines: list[tuple[Entry, ...]] = []
         for layer in named:
-            answers = [content.answer("class_accuracy", net, item.spec, layer) for item in stances.values()]
-            lines.append((layer.removeprefix("class "), *answers))
-            rows += [((net, layer.removeprefix("class "), item.spec), a) for item, a in zip(stances.values(), answers, strict=True)]
+            answers = [content.answer(f"{part}_accuracy", net, item.spec, layer) for item in stances.values()]
+            lines.append((layer.removeprefix(prefix), *answers))
+            rows += [((net, layer.removeprefix(prefix), item.spec), a) for item, a in zip(stances.values(), answers, strict=True)]
         order = sorted(range(len(lines)), key=lambda at: _clean_value(lines[at]))
         worst = {
-            row["layer"].removeprefix("class ") for row in content.cell(net, content.clean_spec) if row["name"] == "worst_class_accuracy"
+            row["layer"].removeprefix(prefix) for row in content.cell(net, content.clean_spec) if row["name"] == f"worst_{part}_accuracy"
         }
+        few = f"the {FEW_CLASSES} {anchor} with the lowest clean accuracy, of {len(named)}"
         if len(lines) > FEW_CLASSES:
             lines = [lines[at] for at in order[:FEW_CLASSES]]
-        caption = f"{net}: " + (
-            f"the {FEW_CLASSES} classes with the lowest clean accuracy, of {len(named)}" if len(named) > FEW_CLASSES else "all classes"
-        )
+        caption = f"{net}: {few if len(named) > FEW_CLASSES else f'all {anchor}'}"
         marked = frozenset(at for at, line in enumerate(lines) if line[0] in worst)
         grids.append(Grid(caption, header, lines, marked=marked, shares=True))
     lead = (
-        "Accuracy by class: clean, under the hardest corruption and under the hardest attack. ▾ marks the worst class on clean samples.",
-        "The intervals of all classes hold at once, so they are wider than that of a class looked at alone.",
+        f"Accuracy by {part}: clean, under the hardest corruption and under the hardest attack. ▾ marks the worst {part} on clean samples.",
+        f"The intervals of all {anchor} hold at once, so they are wider than that of a {part} looked at alone.",
     )
-    return Section("classes", "Classes", lead, (), [], [*grids, tidy("Accuracy by class", ("network", "class", "perturbation"), rows)])
+    return Section(anchor, title, lead, (), [], [*grids, tidy(f"Accuracy by {part}", ("network", part, "perturbation"), rows)])
 
 
 def _clean_value(line: tuple[Entry, ...]) -> float:

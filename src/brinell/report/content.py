@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from brinell.core.component import parse
-from brinell.core.errors import SpecError
-from brinell.core.lab import Table
+from brinell.core.errors import SpecError, StoreError
+from brinell.core.lab import Samples, Table
 from brinell.core.measurement import Bound, Finding, Status, Verdict
 from brinell.core.threat import Ball
+from brinell.report.answer import Answer, number
 from brinell.report.grade import NORMS, Grade, Kind, grade, size_of
 
 YIELD = 0.9
@@ -19,49 +23,13 @@ YIELD = 0.9
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A reading as it is shown: a number with its interval, or why there is none (status undefined, failed or missing)."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    confidence: float | None = None
-    n: int = 0
-    status: str = "ok"
-    reason: str = ""
-
-    @classmethod
-    def of(cls, row: dict[str, Any]) -> Answer:
-        value = row.get("value")
-        status, reason = str(row.get("status") or "ok"), row.get("reason") or ""
-        if status == Status.OK and (value is None or not math.isfinite(value)):
-            status, reason = "undefined", reason or "the value is not a finite number"
-        if status != Status.OK:
-            return cls(None, n=row.get("n") or 0, status=status, reason=reason or "no reason was given")
-        return cls(value, _finite(row.get("low")), _finite(row.get("high")), row.get("confidence"), row.get("n") or 0)
-
-    @property
-    def ok(self) -> bool:
-        return self.value is not None
-
-    @property
-    def interval(self) -> str:
-        """`[0.893, 0.928]`, or nothing."""
-        return "" if self.low is None or self.high is None else f"[{number(self.low)}, {number(self.high)}]"
-
-    @property
-    def brief(self) -> str:
-        """The number, or the status in its place."""
-        return self.status if self.value is None else number(self.value)
-
-    def __str__(self) -> str:
-        """The number with its interval, or the status with its reason."""
-        return f"{self.status}: {self.reason}" if self.value is None else f"{self.brief} {self.interval}".rstrip()
-
-
-@dataclass(frozen=True)
 class Yield:
-    """The first size on one scale at which a network yields; grade and answer are None where nothing that was tried does it."""
+    """The first size on one scale at which a network yields; grade and answer are None where nothing that was tried does it.
+
+    Arguments:
+        answer: the accuracy there, with the interval that holds at once with those of all corruptions and attacks of the network.
+        sizes: the sizes that were tried, as written, in their order. at: the place of the first yield among them.
+    """
 
     scale: str
     kind: Kind
@@ -69,6 +37,8 @@ class Yield:
     unanswered: int
     grade: Grade | None = None
     answer: Answer | None = None
+    sizes: tuple[str, ...] = ()
+    at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -106,8 +76,11 @@ class Content:
         measured = (row["perturbation"] for row in table.rows if row.get("perturbation"))
         self.grades = [grade(spec) for spec in dict.fromkeys([*plan.get("perturbations", ()), *measured])]
         self.findings: list[Finding] = sorted(table.findings, key=lambda found: _GRAVEST_FIRST.index(found.verdict))
+        self.damaged: dict[str, None] = {}
         self._rows: dict[tuple[str, str, str, str], dict[str, Any]] = {}
         self._cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        self._samples: dict[tuple[str, str], Samples] = {}
+        self._arrays: dict[int, np.ndarray | None] = {}
         for row in table.rows:
             self._rows.setdefault((row["net"], row.get("perturbation") or "", row["name"], row.get("layer") or ""), row)
             self._cells.setdefault((row["net"], row.get("perturbation") or ""), []).append(row)
@@ -122,6 +95,37 @@ class Content:
         """All rows of a network under a perturbation ("" for those of summaries)."""
         return self._cells.get((net, spec), [])
 
+    def outcomes(self, net: str, spec: str) -> Samples:
+        """The samples of a cell where they say id, label, prediction and correct; else empty (so in runs of other versions)."""
+        found = self.samples(net, spec)
+        return found if {"id", "label", "prediction", "correct"} <= found.keys() else {}
+
+    def samples(self, net: str, spec: str) -> Samples:
+        """Per-sample columns of a cell; empty where there are none, or where their file is damaged (noted in `damaged`)."""
+        if (net, spec) not in self._samples:
+            found: Samples = {}
+            if self.table.load_samples is not None:
+                try:
+                    found = self.table.load_samples(net, spec)
+                except StoreError as error:
+                    self.damaged[str(error)] = None
+            self._samples[net, spec] = found
+        return self._samples[net, spec]
+
+    def array(self, row: Mapping[str, Any] | None) -> np.ndarray | None:
+        """The array behind a row; None where there is none, or where its file is damaged (noted in `damaged`)."""
+        if row is None:
+            return None
+        if id(row) not in self._arrays:
+            try:
+                self._arrays[id(row)] = self.table.array(row)
+            except StoreError as error:
+                self.damaged[str(error)], self._arrays[id(row)] = None, None
+        return self._arrays[id(row)]
+
+    def row(self, name: str, net: str, spec: str, layer: str = "") -> dict[str, Any] | None:
+        return self._rows.get((net, spec, name, layer))
+
     def failure(self, net: str, spec: str) -> str:
         """Why the cell failed as a whole; empty where it did not."""
         rows = (row for row in self.cell(net, spec) if row.get("status") == Status.FAILED and not row.get("probe"))
@@ -129,7 +133,7 @@ class Content:
 
     def answer(self, name: str, net: str, spec: str, layer: str = "") -> Answer:
         """The reading of a cell, or why there is none."""
-        row = self._rows.get((net, spec, name, layer))
+        row = self.row(name, net, spec, layer)
         if row is not None:
             return Answer.of(row)
         reason = self.failure(net, spec)
@@ -144,7 +148,7 @@ class Content:
     def clean(self, net: str) -> Answer:
         return self.accuracy(net, self.clean_spec)
 
-    @property
+    @cached_property
     def clean_spec(self) -> str:
         return next((found.spec for found in self.grades if found.kind == "clean"), "clean")
 
@@ -155,9 +159,16 @@ class Content:
         """The norms in which attacks or controls were run."""
         return [norm for norm in NORMS.values() if self.of_kind("attack", "control", scale=norm)]
 
+    @cached_property
+    def compared(self) -> int:
+        """Of how many corruptions and attacks the first to yield is picked, in the network with the most answers."""
+        tried = self.of_kind("corruption", "attack")
+        return max((sum(self.accuracy(net, item.spec).ok for item in tried) for net in self.networks), default=0)
+
     def yielded(self, net: str, answer: Answer) -> bool:
-        """Does the upper end of the interval lie below 0.9 times the clean accuracy?"""
-        clean, top = self.clean(net).value, answer.value if answer.high is None else answer.high
+        """Does the upper end of the simultaneous interval lie below 0.9 times the clean accuracy?"""
+        clean, wide = self.clean(net).value, answer.among(self.compared)
+        top = wide.value if wide.high is None else wide.high
         return answer.ok and clean is not None and top is not None and top < YIELD * clean
 
     def yields(self, net: str) -> list[Yield]:
@@ -170,7 +181,12 @@ class Content:
                 continue
             worse = [(item.size, answer.value or 0.0, item, answer) for item, answer in tried if self.yielded(net, answer)]
             first = min(worse, key=lambda entry: entry[:2], default=(0, 0, None, None))
-            found.append(Yield(scale, kind, len(tried), sum(not answer.ok for _, answer in tried), first[2], first[3]))
+            sizes = dict(sorted((item.size, item.shown) for item, _ in tried))
+            found.append(Yield(
+                scale, kind, len(tried), sum(not answer.ok for _, answer in tried), first[2],
+                first[3].among(self.compared) if first[3] else None, tuple(sizes.values()),
+                list(sizes).index(first[2].size) if first[2] else None,
+            ))  # fmt: skip
         return found
 
     def hardest(self, net: str, *kinds: Kind, scale: str = "") -> Grade | None:
@@ -230,42 +246,9 @@ def ball_of(threat: str) -> tuple[str, float, str] | None:
         return None
 
 
-def number(value: float | None) -> str:
-    """A number as it is read: three decimals, four below 0.001; smaller and very large ones in powers of ten.
-
-    Example:
-        >>> number(0.5), number(0.4375), number(0.00046), number(0.000012), number(None)
-        ('0.500', '0.438', '0.0005', '1.2e-05', '')
-    """
-    if value is None:
-        return ""
-    if value and not 1e-4 <= abs(value) < 1e6:
-        return f"{value:.1e}"
-    return f"{value:.3f}" if value == 0 or abs(value) >= 0.001 else f"{value:.4f}"
-
-
-def percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def listed(words: Iterable[str], join: str = "and") -> str:
-    """Words as a sentence lists them.
-
-    Example:
-        >>> listed(["L1", "L2", "Linf"])
-        'L1, L2 and Linf'
-    """
-    *most, last = list(words) or [""]
-    return f"{', '.join(most)} {join} {last}" if most else last
-
-
 def _outward(value: float, towards: Callable[[float], int]) -> str:
     """Three decimals (two where they say it all), rounded so that the bound stays true."""
     thousandths = value * 1000
     nearest = round(thousandths)
     text = f"{(nearest if abs(thousandths - nearest) < 1e-6 else towards(thousandths)) / 1000:.3f}"
     return text.removesuffix("0")
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None

@@ -1,17 +1,20 @@
-"""Sections that explain: class selectivity along the layers, calibration, and what summaries read off several cells."""
+"""Sections on calibration, and on what summaries read off several cells."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 import numpy as np
 
-from brinell.report.content import Answer, Content, listed
-from brinell.report.figure import profile, reliability
-from brinell.report.section import Grid, Key, Panel, Section, tidy
+from brinell.report.answer import Answer, listed
+from brinell.report.content import Content
+from brinell.report.figure import reliability
+from brinell.report.section import Entry, Grid, Key, Panel, Section, read, tidy
 
 STANCES = ("clean", "corrupted", "attacked")
+FEW = 16
 CALIBRATION = ("ece", "overconfidence", "brier", "nll")
 
 
@@ -21,38 +24,6 @@ def stance_keys(content: Content) -> tuple[Key, ...]:
     alone = len(content.networks) == 1
     said = {name: f"{name}: {spec}" if alone and name != "clean" else name for name, spec in found.items()}
     return tuple(Key(STANCES.index(name), text) for name, text in said.items())
-
-
-def selectivity(content: Content) -> Section | None:
-    """The class selectivity of each layer, clean, corrupted and attacked."""
-    if not any(row["name"] == "selectivity" for row in content.table.rows):
-        return None
-    panels, rows, profiles = [], [], {}
-    for net in content.networks:
-        stances = content.stances(net)
-        layers = [row["layer"] for item in stances.values() for row in content.cell(net, item.spec) if row["name"] == "selectivity"]
-        layers = [layer for layer in dict.fromkeys(layers) if layer]
-        profiles[net] = (layers, [
-            (STANCES.index(name), f"{name} ({item.spec})", [content.answer("selectivity", net, item.spec, layer) for layer in layers])
-            for name, item in stances.items()
-        ])  # fmt: skip
-        rows += [
-            ((net, layer or "(network mean)", item.spec), content.answer("selectivity", net, item.spec, layer))
-            for item in stances.values()
-            for layer in [*layers, ""]
-        ]
-    top = max((answer.value or 0 for _, series in profiles.values() for *_, answers in series for answer in answers), default=0) or 1.0
-    for net, (layers, series) in profiles.items():
-        means = listed(f"{name} {content.answer('selectivity', net, item.spec).brief}" for name, item in content.stances(net).items())
-        if layers:
-            alternative = f"Class selectivity of {net} along {len(layers)} layers; network means: {means}."
-            panels.append(Panel(f"{net} (mean: {means})", profile(layers, series, "selectivity", top), alternative))
-    lead = (
-        "Mean class selectivity index of each layer's units, in the order of the forward pass: 0, all classes alike; 1, one class only.",
-        "Corrupted and attacked are the corruption and the attack that leave the least accuracy.",
-    )
-    grid = tidy("Class selectivity by layer", ("network", "layer", "perturbation"), rows)
-    return Section("selectivity", "Selectivity", lead, stance_keys(content), panels, [grid])
 
 
 def calibration(content: Content) -> Section | None:
@@ -76,7 +47,7 @@ def calibration(content: Content) -> Section | None:
         "ece: expected calibration error, 0 is best. overconfidence: mean confidence minus accuracy. "
         "brier (0 to 2) and nll (nats): lower is better.",
     )
-    table = Grid("Calibration", ("network", "view", "perturbation", *CALIBRATION), lines)
+    table = read(content, "Calibration", ("network", "view", "perturbation", *CALIBRATION), lines)
     grids = [table, tidy("Calibration numbers", ("network", "quantity", "perturbation"), rows)]
     return Section("calibration", "Calibration", lead, stance_keys(content) if panels else (), panels, grids)
 
@@ -91,11 +62,23 @@ def _curve(content: Content, net: str, spec: str) -> list[tuple[float, float, fl
 
 
 def summaries(content: Content) -> Section | None:
-    """Readings of summaries: bounds of R(T), mean corruption errors and the like."""
+    """Readings of summaries, networks side by side: bounds of R(T), mean corruption errors and the like."""
     found = [(net, row) for net in content.networks for row in content.cell(net, "")]
     if not found:
         return None
-    lines = [(net, row["name"], row.get("layer"), str(row.get("bound") or ""), Answer.of(row)) for net, row in found]
-    header = ("network", "name", "about", "bound")
-    grids = [Grid("Summaries", (*header, "value"), lines), tidy("Summaries", header, [(line[:4], line[4]) for line in lines])]
-    return Section("summaries", "Summaries", ("Numbers read off several cells at once.",), (), [], grids)
+    places: dict[tuple[str, str, str], dict[str, Answer]] = {}
+    for net, row in found:
+        places.setdefault((row["name"], row.get("layer") or "", str(row.get("bound") or "")), {})[net] = Answer.of(row)
+    counts = Counter(name for name, *_ in places)
+    missing = Answer(None, status="missing", reason="this network has no such reading")
+    lines: list[tuple[Entry, ...]] = [
+        (*place, *(answers.get(net, missing) for net in content.networks)) for place, answers in places.items() if counts[place[0]] <= FEW
+    ]
+    lead = ["Numbers read off several cells at once."]
+    many = [name for name, count in counts.items() if count > FEW]
+    if many:
+        lead.append(f"In the table behind only: {listed(many)}.")
+    grids = [Grid("Summaries", ("name", "about", "bound", *content.networks), lines)] if lines else []
+    rows = [((net, row["name"], row.get("layer"), str(row.get("bound") or "")), Answer.of(row)) for net, row in found]
+    grids.append(tidy("All summaries", ("network", "name", "about", "bound"), rows))
+    return Section("summaries", "Summaries", tuple(lead), (), [], grids)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from itertools import chain, groupby, pairwise
 from typing import Any
 
-from brinell.report.content import Answer, number
+from brinell.report.answer import Answer, number
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down", "star", "x")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid", "dash")
@@ -46,7 +47,8 @@ def layout(height: int, **more: Any) -> dict[str, Any]:
 def axis(title: str = "", **more: Any) -> dict[str, Any]:
     return {
         "title": {"text": title, "standoff": 8}, "gridcolor": "--line", "linecolor": "--line", "zerolinecolor": "--line",
-        "zeroline": False, "automargin": True, "fixedrange": True, "ticks": "", **more,
+        "zeroline": False, "automargin": True, "fixedrange": True, "ticks": "", "exponentformat": "power",
+        **more,
     }  # fmt: skip
 
 
@@ -65,11 +67,21 @@ def hover(title: str, answer: Answer) -> str:
     return "<br>".join([*lines, f"n = {answer.n}"] if answer.ok and answer.n else lines)
 
 
-def heat_map(rows: Sequence[str], columns: Sequence[str], cells: Sequence[Sequence[Answer]], fronts: Sequence[int | None]) -> Figure:
+def heat_map(
+    rows: Sequence[str],
+    columns: Sequence[str],
+    cells: Sequence[Sequence[Answer]],
+    fronts: Sequence[int | None],
+    groups: Sequence[str] = (),
+    titles: Sequence[Sequence[str]] = (),
+    net: int = 0,
+) -> Figure:
     """Accuracy by corruption (rows, from the top) and severity (columns), on a scale from 0 to 1.
 
     Arguments:
         fronts: for each row the column from which on the network has yielded, None where it has not: drawn as a front line.
+        groups: for each row the family it belongs to; a rule is drawn where it changes. titles, net: what the gallery calls each
+            cell, and the number of the network, for a click to find them there.
     """
     height = 74 + 27 * len(rows)
     gaps = [
@@ -83,54 +95,68 @@ def heat_map(rows: Sequence[str], columns: Sequence[str], cells: Sequence[Sequen
         for i, at in enumerate(fronts)
         if at is not None
     ]
+    lines += [
+        {"type": "line", "x0": -0.5, "x1": len(columns) - 0.5, "y0": i - 0.5, "y1": i - 0.5, "line": {"color": "--soft", "width": 1.5}}
+        for i, (above, below) in enumerate(pairwise(groups), 1)
+        if above != below
+    ]
     trace = {
         "type": "heatmap", "z": [[answer.value for answer in row] for row in cells], "zmin": 0, "zmax": 1, "colorscale": "Cividis",
         "text": [[f"{answer.value:.2f}" if answer.value is not None else "" for answer in row] for row in cells],
         "texttemplate": "%{text}", "textfont": {"size": 11}, "xgap": 2, "ygap": 2, "hoverongaps": True, "hoverinfo": "text",
         "hovertext": [[hover(f"{rows[i]}, {columns[j]}", answer) for j, answer in enumerate(row)] for i, row in enumerate(cells)],
-        "showscale": False,
+        "showscale": False, "customdata": [list(line) for line in titles],
     }  # fmt: skip
     y = named_axis(rows, ticklabelstandoff=4)
     x = named_axis(columns, "severity", side="top")
     y["range"] = y["range"][::-1]
     margin = {"l": 20, "r": 6, "t": 50, "b": 6}
-    return {"data": [trace], "layout": layout(height, xaxis=x, yaxis=y, annotations=gaps, shapes=lines, margin=margin)}
+    return {"data": [trace], "layout": layout(height, xaxis=x, yaxis=y, annotations=gaps, shapes=lines, margin=margin, meta=net)}
 
 
 def curves(
     series: Sequence[tuple[int, str, Sequence[tuple[float, str, Answer]]]],
-    bars: Sequence[tuple[float, str, float, float]],
+    bars: Sequence[tuple[float, str, float | None, float | None]],
     ticks: Sequence[tuple[float, str]],
     title: str,
+    steps: Sequence[tuple[int, str, Sequence[tuple[float, float]]]] = (),
 ) -> Figure:
-    """Accuracy against eps, each family with the band of its intervals, and R(T) as a bar from its lower to its upper bound.
+    """Accuracy against eps, each family with the band of its intervals, and the bounds of R(T) as short lines.
 
     Arguments:
-        series: number, name and points (eps, its title, answer) in the order of eps. bars: eps, text, lower and upper bound.
-        ticks: sizes and how they are written; crowded ones are left out.
+        series: number, name and points (eps, its title, answer) in the order of eps. bars: eps, text, lower and upper bound of
+            R(T), None where there is none.
+        ticks: sizes and how they are written; crowded ones are left out. steps: number, name and points (eps, share that stands) of
+            attacks that find a distance for each sample.
     """
-    widest = max((size for size, _ in ticks), default=1.0) or 1.0
-    data = [
-        {
-            "type": "scatter", "mode": "lines", "x": [size, size], "y": [low, high], "hoverinfo": "text", "hovertext": label(text, 120),
-            "line": {"color": "--guarantee", "width": 14},
-        }
-        for size, text, low, high in bars
-    ]  # fmt: skip
+    known_sizes = [size for size, _ in ticks] + ([] if len(ticks) > 1 else [size for *_, points in steps for size, _ in points])
+    widest = max(known_sizes, default=1.0) or 1.0
+    data: list[dict[str, Any]] = []
     for which, name, points in series:
-        known = [(size, shown, answer) for size, shown, answer in points if answer.value is not None]
-        band = _band(which, [(size, answer) for size, _, answer in known])
-        line = _line(which, [size for size, _, _ in known], [hover(f"{name} at {shown}", a) for _, shown, a in known], known)
-        if band:
-            line["error_y"]["visible"] = False
-        data += [*band, line]
+        line = _line(which, [size for size, _, _ in points], [hover(f"{name} at {shown}", a) for _, shown, a in points], points)
+        bands = [_band(which, [(size, answer) for size, _, answer in run]) for ok, run in groupby(points, lambda p: p[2].ok) if ok]
+        line["error_y"]["visible"] = not any(bands)
+        data += [*chain.from_iterable(bands), line]
+    for which, name, points in steps:
+        shown = [(size, share) for size, share in points if size <= 1.06 * widest]
+        data.append({
+            "type": "scatter", "mode": "lines", "x": [size for size, _ in shown], "y": [share for _, share in shown], "hoverinfo": "text",
+            "hovertext": [f"<b>{label(name, 80)}</b><br>{number(share)} stand at {number(size)}" for size, share in shown],
+            "line": {"color": colour(which), "width": 1.5, "shape": "hv", "dash": DASHES[which % len(DASHES)]},
+        })  # fmt: skip
+    for size, text, *ends in bars:
+        known = [end for end in ends if end is not None]
+        data.append({
+            "type": "scatter", "mode": "lines+markers", "x": [size] * len(known), "y": known, "hoverinfo": "text",
+            "hovertext": [label(text, 120)] * len(known), "line": {"color": "--guarantee", "width": 6},
+            "marker": {"symbol": "line-ew", "size": 26, "line": {"width": 2.5, "color": "--ink"}},
+        })  # fmt: skip
     kept: list[tuple[float, str]] = []
     for size, shown in sorted(ticks):
         if not kept or size - kept[-1][0] >= 0.09 * widest:
             kept.append((size, shown))
-    x = axis(
-        title, tickvals=[size for size, _ in kept], ticktext=[label(shown) for _, shown in kept], range=[-0.04 * widest, 1.06 * widest]
-    )
+    named = {"tickvals": [size for size, _ in kept], "ticktext": [label(shown) for _, shown in kept]} if len(kept) > 1 else {}
+    x = axis(title, range=[-0.04 * widest, 1.06 * widest], **named)
     return {"data": data, "layout": layout(320, xaxis=x, yaxis=share_axis("accuracy"))}
 
 
@@ -187,16 +213,17 @@ def dots(rows: Sequence[str], series: Sequence[tuple[int, str, Sequence[tuple[st
     return {"data": data, "layout": layout(height, xaxis=share_axis(title), yaxis=y, margin={"l": 20, "r": 14, "t": 6, "b": 40})}
 
 
-def profile(places: Sequence[str], series: Sequence[tuple[int, str, Sequence[Answer]]], title: str, top: float) -> Figure:
-    """A quantity along the layers, in the order of the forward pass; every panel runs from 0 to the same top."""
+def profile(places: Sequence[str], series: Sequence[tuple[int, str, Sequence[Answer]]], title: str, low: float, top: float) -> Figure:
+    """A quantity along the layers, in the order of the forward pass; all panels of a quantity run from the same low to the same top."""
     data = []
     for which, name, answers in series:
-        known = [(at, places[at], answer) for at, answer in enumerate(answers) if answer.ok]
-        data.append(_line(which, [at for at, _, _ in known], [hover(f"{name}, {place}", answer) for _, place, answer in known], known))
+        points = [(at, places[at], answer) for at, answer in enumerate(answers)]
+        data.append(_line(which, [at for at, _, _ in points], [hover(f"{name}, {place}", answer) for _, place, answer in points], points))
     x = named_axis(places, "", 22, tickangle=-40 if len(places) > 4 else 0)
     every = -(-len(places) // 24)
     x["tickvals"], x["ticktext"] = x["tickvals"][::every], x["ticktext"][::every]
-    return {"data": data, "layout": layout(340, xaxis=x, yaxis=axis(title, range=[0, top * 1.06]))}
+    room = 0.06 * (top - low)
+    return {"data": data, "layout": layout(320, xaxis=x, yaxis=axis(title, range=[low - (room if low < 0 else 0), top + room]))}
 
 
 def reliability(series: Sequence[tuple[int, str, Sequence[tuple[float, float, float]]]]) -> Figure:
@@ -213,3 +240,70 @@ def reliability(series: Sequence[tuple[int, str, Sequence[tuple[float, float, fl
         ]
         data.append(_line(which, [sure for sure, _, _ in curve], texts, known))
     return {"data": data, "layout": layout(320, xaxis=share_axis("mean confidence"), yaxis=share_axis("accuracy"))}
+
+
+def stairs(series: Sequence[tuple[int, str, Sequence[tuple[float, float]]]]) -> Figure:
+    """The share of samples that fall to at least a share of the perturbations, for each network."""
+    data = []
+    for which, name, points in series:
+        texts = [f"<b>{label(name, 80)}</b><br>{100 * y:.1f} % fall to at least {100 * x:.0f} % of the perturbations" for x, y in points]
+        data.append({
+            "type": "scatter", "mode": "lines", "x": [x for x, _ in points], "y": [y for _, y in points], "hoverinfo": "text",
+            "hovertext": texts, "line": {"color": colour(which), "width": 2, "shape": "vh", "dash": DASHES[which % len(DASHES)]},
+            "fill": "tozeroy", "fillcolor": f"{colour(which)}-soft",
+        })  # fmt: skip
+    x, y = share_axis("at least this share of the perturbations"), share_axis("share of samples that fall")
+    return {"data": data, "layout": layout(320, xaxis=x, yaxis=y)}
+
+
+def matrix(names: Sequence[str], shares: Sequence[Sequence[float]]) -> Figure:
+    """Of the samples that fall to the row, the share that falls to the column."""
+    trace = {
+        "type": "heatmap", "z": [list(row) for row in shares], "zmin": 0, "zmax": 1, "colorscale": "Cividis", "reversescale": True,
+        "xgap": 1, "ygap": 1, "hoverinfo": "text", "colorbar": _bar("share"),
+        "hovertext": [
+            [f"of those that fall to {label(a, 60)}<br>{100 * shares[i][j]:.1f} % fall to {label(b, 60)}" for j, b in enumerate(names)]
+            for i, a in enumerate(names)
+        ],
+    }  # fmt: skip
+    x, y = named_axis(names, "", 26, tickangle=-60), named_axis(names, "", 26)
+    y["range"] = y["range"][::-1]
+    return {
+        "data": [trace],
+        "layout": layout(170 + 20 * len(names), xaxis=x, yaxis=y, margin={"l": 20, "r": 6, "t": 6, "b": 20}, meta="matrix"),
+    }
+
+
+def spectrum(values: Sequence[Sequence[float | None]], rows: Sequence[float], columns: Sequence[float], name: str, top: float) -> Figure:
+    """A quantity by frequency: whole waves over the height (downwards) and over the width, the constant in the middle."""
+    trace = {
+        "type": "heatmap", "z": [list(row) for row in values], "x": list(columns), "y": list(rows), "zmin": 0, "zmax": top,
+        "colorscale": "Cividis", "reversescale": True, "hoverinfo": "text", "colorbar": _bar(label(name)),
+        "hovertext": [
+            [f"{down:g} waves down, {right:g} across<br>{label(name)} {number(value) or 'not measured'}"
+             for right, value in zip(columns, line, strict=True)]
+            for down, line in zip(rows, values, strict=True)
+        ],
+    }  # fmt: skip
+    x = axis("waves over the width", showgrid=False, constrain="domain", scaleanchor="y")
+    y = axis("waves over the height", showgrid=False, constrain="domain", autorange="reversed")
+    return {"data": [trace], "layout": layout(360, xaxis=x, yaxis=y)}
+
+
+def _bar(title: str) -> dict[str, Any]:
+    """A colour bar."""
+    return {"title": {"text": title, "side": "right"}, "thickness": 10, "outlinewidth": 0, "len": 0.9, "tickfont": {"size": 10}}
+
+
+def ladder(sizes: Sequence[str], series: Sequence[tuple[int, str, Sequence[Answer]]], few: bool) -> Figure:
+    """Accuracy against severity, from clean (the first of `sizes`) on; with few curves each has its intervals as whiskers. A curve
+    is broken where there is no answer."""
+    data = []
+    for which, name, answers in series:
+        points = [(at, sizes[at], answer) for at, answer in enumerate(answers)]
+        line = _line(which, [at for at, _, _ in points], [hover(f"{name}, severity {size}", a) for _, size, a in points], points)
+        line["error_y"]["visible"] = few
+        data.append(line)
+    x = named_axis(sizes, "severity", 12)
+    x["range"] = [-0.15, len(sizes) - 0.85]
+    return {"data": data, "layout": layout(270, xaxis=x, yaxis=share_axis("accuracy"), margin={"l": 44, "r": 10, "t": 6, "b": 38})}

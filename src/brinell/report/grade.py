@@ -7,12 +7,12 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from brinell.core.component import parse, walk
+from brinell.core.component import items, parse, walk
 from brinell.core.errors import SpecError
-from brinell.core.perturbation import Attack, Perturbation
+from brinell.core.perturbation import Attack, Corruption, Perturbation
 from brinell.core.threat import Ball
 
-Kind = Literal["clean", "corruption", "attack", "control", "other"]
+Kind = Literal["clean", "corruption", "attack", "control", "nearest", "frequency", "other"]
 NORMS = {math.inf: "Linf", 2.0: "L2", 1.0: "L1"}
 
 
@@ -21,9 +21,11 @@ class Grade:
     """A perturbation as reports group it.
 
     Arguments:
-        spec: its text. kind: `corruption` is a graded one, `control` is noise in a ball, `other` has no size to be ordered by.
+        spec: its text. kind: `corruption` is a graded one, `control` is noise in a ball, `nearest` is an attack on a ball without end (it
+            looks for the smallest step), `frequency` is noise of one frequency, `other` has no size to be ordered by.
         family: the text without its size. scale: `severity`, or the norm of the ball. size: the severity or eps; shown: the same
             as it was written. black_box: the attack says that it takes no gradients (a class attribute `black_box`).
+        group: what a graded corruption calls its family: noise, blur, weather, digital. known: this installation can read the text.
     """
 
     spec: str
@@ -33,6 +35,14 @@ class Grade:
     size: float = 0.0
     shown: str = ""
     black_box: bool = False
+    group: str = ""
+    known: bool = True
+
+    @property
+    def brief(self) -> str:
+        """The name without its settings, and the size: `contrast (severity 2)`, `pgd (Linf 8/255)`."""
+        name = self.family.partition("(")[0].partition(" ")[0]
+        return f"{name} ({self.scale} {self.shown})" if self.scale else self.spec
 
     @property
     def title(self) -> str:
@@ -52,21 +62,34 @@ def grade(spec: str) -> Grade:
     try:
         component = parse(spec, Perturbation)
     except SpecError:
-        return Grade(spec, "other", spec)
+        return Grade(spec, "other", spec, known=False)
     if component.name == "clean":
         return Grade(spec, "clean", spec)
+    if component.name == "fourier_basis":
+        return Grade(spec, "frequency", component.name)
     severity = getattr(component, "severity", None)
     if isinstance(severity, int | float):
-        return Grade(spec, "corruption", _without(component.spec(), r"\bseverity=[^,()]+"), "severity", severity, str(severity))
+        family = _without(component.spec(), r"\bseverity=[^,()]+")
+        return Grade(spec, "corruption", family, "severity", severity, str(severity), group=str(getattr(component, "family", "") or ""))
     if isinstance(component.threat, Ball):
         ball = component.threat
         family = _without(component.spec(), rf"\bthreat={re.escape(ball.spec())}")
+        if not math.isfinite(ball.eps):
+            return Grade(spec, "nearest" if isinstance(component, Attack) else "other", family, NORMS[ball.norm])
         if (ball.low, ball.high) != (0, 1):
             family += f" in [{ball.low:g}, {ball.high:g}]"
         kind = "attack" if isinstance(component, Attack) else "control"
         black_box = kind == "attack" and any(getattr(part, "black_box", False) for part in walk(component))
         return Grade(spec, kind, family, *size_of(ball), black_box)
     return Grade(spec, "other", spec)
+
+
+def common() -> list[str]:
+    """The graded corruptions that count in means, of those installed; none where an installed item cannot be imported."""
+    try:
+        return [name for name, cls in items(Corruption).items() if "severity" in cls.model_fields and getattr(cls, "main", True)]
+    except SpecError:
+        return []
 
 
 def size_of(ball: Ball) -> tuple[str, float, str]:

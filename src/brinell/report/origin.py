@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from brinell.report.content import Content
-from brinell.report.section import Grid, Section
+from brinell.report.section import Grid, Section, read
 
 DEAREST, MANY = 10, 200
 
@@ -43,7 +43,7 @@ def cost(content: Content) -> Section | None:
         own = [line for line in lines if line[0] == net]
         totals.append((net, f"all {len(own)} cells", *(sum(line[at] for line in own) for at in (2, 3, 4))))
     header = ("network", "perturbation", *_COST)
-    grids = [Grid(f"Totals, and the {min(DEAREST, len(lines))} dearest cells", header, [*totals, *lines[:DEAREST]])]
+    grids = [read(content, f"Totals, and the {min(DEAREST, len(lines))} dearest cells", header, [*totals, *lines[:DEAREST]])]
     grids.append(Grid("Cost of every cell", header, lines, tidy=True))
     return Section("cost", "Cost", ("Passes of one sample through the network, and seconds on the machine named below.",), (), [], grids)
 

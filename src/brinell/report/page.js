@@ -1,5 +1,6 @@
 "use strict";
-// Draws the figures in the colours of the current theme, and turns tables into CSV files. The page is readable without it.
+// Draws the figures in the colours of the current theme, turns tables into CSV files, and marks the section in view.
+// The page is readable without it.
 (() => {
   const figures = JSON.parse(document.getElementById("figures").textContent);
   const charts = [...document.querySelectorAll(".chart")];
@@ -13,18 +14,19 @@
     return typeof value === "string" && value.startsWith("--") && key.endsWith("color") ? style.getPropertyValue(value).trim() : value;
   };
 
-  const draw = () => {
-    const style = getComputedStyle(document.documentElement);
-    for (const chart of charts) {
-      const figure = painted(figures[Number(chart.dataset.figure)], "", style);
-      if (chart.clientWidth < 420) figure.layout.font.size = 11;
-      chart.querySelector("noscript")?.remove();
-      Plotly.react(chart, figure.data, figure.layout, { responsive: true, displayModeBar: false, showTips: false });
+  const draw = (chart) => {
+    const figure = painted(figures[Number(chart.dataset.figure)], "", getComputedStyle(document.documentElement));
+    if (chart.clientWidth < 420) {
+      figure.layout.font.size = 11;
+      if (figure.layout.meta === "matrix") figure.layout.xaxis.showticklabels = false; // the columns are in the order of the rows
     }
+    chart.querySelector("noscript")?.remove();
+    Plotly.react(chart, figure.data, figure.layout, { responsive: true, displayModeBar: false, showTips: false });
   };
+  const drawAll = () => charts.forEach(draw);
   if (charts.length) {
-    draw();
-    for (const query of ["(prefers-color-scheme: dark)", "print"]) matchMedia(query).addEventListener("change", draw);
+    drawAll();
+    for (const query of ["(prefers-color-scheme: dark)", "print"]) matchMedia(query).addEventListener("change", drawAll);
   }
 
   // A text that a spreadsheet would run as a formula gets an apostrophe in front.
@@ -44,4 +46,18 @@
       setTimeout(() => URL.revokeObjectURL(link.href), 1000);
     });
   }
+
+  // The entry of the section that crosses the upper third of the window is the current one.
+  const links = new Map([...document.querySelectorAll("nav a")].map((link) => [link.hash.slice(1), link]));
+  const watch = new IntersectionObserver(
+    (entries) => {
+      for (const entry of entries) {
+        if (!entry.isIntersecting) continue;
+        for (const link of links.values()) link.removeAttribute("aria-current");
+        links.get(entry.target.id)?.setAttribute("aria-current", "true");
+      }
+    },
+    { rootMargin: "-30% 0px -69% 0px" },
+  );
+  for (const section of document.querySelectorAll("main > section")) watch.observe(section);
 })();

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from brinell.report.content import Answer, Content
+from brinell.report.answer import Answer
+from brinell.report.content import Content
 
 Entry = str | int | float | None | Answer
 
@@ -42,16 +43,46 @@ class Key:
 
 @dataclass(frozen=True)
 class Panel:
-    """A chart (a Plotly figure as plain data) under a title, with the sentence that replaces it where it cannot be seen."""
+    """A chart (a Plotly figure as plain data) under a title, with the sentence that replaces it where it cannot be seen.
+
+    Arguments:
+        keys: a legend of its own, where it differs from panel to panel. wide: takes the whole width.
+    """
 
     title: str
     figure: dict[str, Any]
     alternative: str
+    keys: tuple[Key, ...] = ()
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of the album: its strip and its place in it, what is said of it, and whether the network is right about it."""
+
+    strip: int
+    at: int
+    words: str
+    right: bool | None
+    alternative: str
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A cell with some pictures of it."""
+
+    title: str
+    answer: Answer
+    pictures: tuple[Picture, ...]
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page. `keys` is the legend of all its panels; `lead` says what is shown and how to read it."""
+    """A part of the page. `keys` is the legend of all its panels; `lead` says what is shown and how to read it.
+
+    Arguments:
+        strips: cells with pictures. gallery: what gallery.js builds one from.
+    """
 
     anchor: str
     title: str
@@ -59,6 +90,8 @@ class Section:
     keys: tuple[Key, ...] = ()
     panels: list[Panel] = field(default_factory=list)
     grids: list[Grid] = field(default_factory=list)
+    strips: list[Strip] = field(default_factory=list)
+    gallery: dict[str, Any] | None = None
 
 
 TIDY = ("value", "low", "high", "n", "status", "reason")
@@ -68,6 +101,12 @@ def tidy(caption: str, header: Iterable[str], rows: Iterable[tuple[tuple[Entry, 
     """A downloadable table of answers: its own columns first, then value, interval, sample size, status and reason."""
     entries = [(*own, answer.value, answer.low, answer.high, answer.n or None, answer.status, answer.reason) for own, answer in rows]
     return Grid(caption, (*header, *TIDY), entries, tidy=True)
+
+
+def read(content: Content, caption: str, header: Iterable[str], rows: Iterable[tuple[Entry, ...]], **more: Any) -> Grid:
+    """A table to be read, not downloaded, whose first column is the network: left out where there is but one."""
+    skip = 1 if len(content.networks) == 1 else 0
+    return Grid(caption, tuple(header)[skip:], [row[skip:] for row in rows], **more)
 
 
 def networks_as_keys(content: Content) -> tuple[Key, ...]:
