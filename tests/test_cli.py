@@ -14,7 +14,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from brinell.cli import _finish, main
+from brinell.cli import main
+from brinell.cli.runs import finish
 from brinell.core.component import items
 from brinell.core.lab import Table
 from brinell.core.measurement import COLUMNS, Finding, Verdict
@@ -136,52 +137,6 @@ def test_the_quick_suite_end_to_end(folder, capsys):
     assert len({row["perturbation"] for row in table.rows} - {""}) == len(table.plan["perturbations"]) > 15
 
 
-BAD = {
-    "unknown command": (["audti"], "audti"),
-    "unknown option": ([*AUDIT, "--epsilon", "3"], "--epsilon"),
-    "unknown suite": ([*AUDIT, "--suite", "huge"], "huge"),
-    "no number": ([*AUDIT, "--seed", "x"], "seed"),
-    "no network": (["audit", "--data", "digits"], "no network was named"),
-    "unknown network": (["audit", "resnet21", *AUDIT[2:]], "resnet20"),
-    "no such file": (["audit", "yours.py:build", *AUDIT[2:]], "there is no file yours.py"),
-    "no such function": (["audit", "mine.py:make", *AUDIT[2:]], "has no function 'make'; it has build"),
-    "no module": (["audit", "mine.py:no_network", *AUDIT[2:]], "returned int"),
-    "missing weights": ([*AUDIT, "--weights", "gone.safetensors"], "gone.safetensors"),
-    "damaged weights": ([*AUDIT, "--weights", "mine.py"], "mine.py"),
-    "too many weights": ([*AUDIT, "--weights", "w.safetensors", "w.safetensors"], "1 networks but 2 weights files"),
-    "other architecture": (["audit", "mlp(widths=(7,))", *AUDIT[2:], "--weights", "w.safetensors"], "w.safetensors"),
-    "unknown data": (["audit", "mine.py:build", "--data", "digit"], "did you mean digits"),
-    "missing data": (["audit", "mine.py:build", "--data", "npz('gone.npz')"], "gone.npz"),
-    "no source": (["audit", "mine.py:build", "--data", "pgd"], "a source is wanted here"),
-    "unknown perturbation": ([*AUDIT, "--perturb", "pdg(steps=3)"], "did you mean pgd"),
-    "unknown field": ([*AUDIT, "--perturb", "pgd(step=3)"], "no field 'step' (fields: "),
-    "field out of range": ([*AUDIT, "--perturb", "pgd(steps=0)"], "greater than or equal to 1"),
-    "not a spec": ([*AUDIT, "--perturb", "__import__('os')"], "__import__"),
-    "unknown probe": ([*AUDIT, "--probe", "acuracy"], "did you mean accuracy"),
-    "no samples": (changed("--limit", "0"), "limit of 0 samples"),
-    "no batch": ([*AUDIT, "--batch-size", "0"], "batch size of 0"),
-    "no such device": (changed("--device", "abacus"), "device 'abacus' is not available here; use one of: auto, "),
-    "network and data": (["audit", "resnet20", "--data", "npz('flat.npz')"], "Use mlp for vectors"),
-    "out is a file": (changed("--out", "mine.py"), "cannot use mine.py as a run directory"),
-    "report of nothing": (["report", "gone"], "gone is no directory"),
-    "export of nothing": (["export", "."], "plan.json is missing"),
-    "unknown format": (["export", ".", "--format", "xls"], "xls"),
-    "unknown item": (["show", "pdg"], "did you mean pgd"),
-    "unknown kind": (["list", "attacks"], "attacks"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_input_gives_one_clear_line_and_exit_code_2(folder, capsys, case):
-    import numpy as np
-
-    np.savez(folder / "flat.npz", x=np.zeros((20, 5), dtype=np.float32), y=np.arange(20) % 2)
-    arguments, words = BAD[case]
-    assert main(arguments) == 2
-    assert words in line_on_error(capsys)
-    assert not (folder / "gone").exists() and not (folder / "run" / "plan.json").exists()
-
-
 def test_another_plan_in_the_directory_is_refused(folder, capsys):
     assert main(AUDIT) == 0
     capsys.readouterr()
@@ -204,7 +159,7 @@ def test_a_damaged_run_is_refused(folder, capsys):
 def test_a_contradiction_has_an_exit_code_of_its_own(tmp_path, capsys):
     for name, code in (("contradiction", 4), ("gradient_masking", 0)):
         table = Table({"networks": {"a": {}}, "perturbations": ["clean"]}, [], [Finding(name, Verdict.FAIL, "m", net="a")])
-        assert _finish(table, tmp_path) == code
+        assert finish(table, tmp_path) == code
 
 
 # ---------------------------------------------------------------- processes

@@ -22,6 +22,7 @@ _PLACES = {
     "Reading": "core.measurement", "Finding": "core.measurement", "Summary": "core.summary", "Hardening": "core.hardening",
     "derive": "core.draws", "parse": "core.component", "load_dataset": "core.dataset", "record": "core.record",
     "load_network": "models.loading", "save_network": "models.loading", "Lab": "engine.lab", "Table": "core.lab",
+    "assert_robust": "engine.assertion",
     "PGD": "perturb.pgd", "FGSM": "perturb.fgsm", "Fit": "harden.fit",
     "class_selectivity": "probe.selectivity",
 }  # fmt: skip

@@ -29,7 +29,7 @@ def test_a_plan_as_json_says_all_there_is_to_know(plan, data, make_net):
     assert said["networks"]["a"]["digest"] == br.Network(make_net()).digest
     assert said["data"] | {"digest": ""} == {
         "spec": "digits(side=8)", "digest": "", "n": 60, "shape": [1, 8, 8], "classes": list("0123456789"), "domain": [0, 1],
-        "note": data.note,
+        "note": data.note, "columns": [],
     }  # fmt: skip
     assert (said["seed"], said["shard"], said["suite"], said["probes"], said["summaries"]) == (0, 20, "quick", ["accuracy"], ["bound"])
     assert set(said["full"]) == set(said["versions"]) == {*said["perturbations"], "accuracy", "bound"}

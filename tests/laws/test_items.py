@@ -11,6 +11,9 @@ OWN = {name: cls for name, cls in items().items() if cls.__module__.startswith("
 NO_SPECIMENS = {  # the required field that no general value can be given for, and where the item is tried instead
     "path": "reads files; its tests in tests/data write some",
     "label": "names a network of a lab; tests/core/test_network.py",
+    "module": "names a part of a network; tests/perturb/test_backward_as.py",
+    "source": "names another network; tests/perturb/test_transfer.py",
+    "attack": "a probe of one attack; tests/probe/test_binarisation.py and test_escalation.py",
     "net": "wraps another architecture; tests/models/test_normalize.py",
 }
 
@@ -22,10 +25,11 @@ def cases():
             for law in laws.laws_of(item):
                 if law is laws.ladder_grows and severity not in (None, 1):
                     continue  # it looks at all severities whichever it is asked about
-                marks = [pytest.mark.slow] if severity in (2, 3, 4) or (law, item.name) in SLOW else []
+                marks = [pytest.mark.slow] if severity in (2, 3, 4) or (law, item.name) in SLOW or item.name in COSTLY else []
                 yield pytest.param(law, item, id=f"{law.__name__}-{item.spec()}", marks=marks)
 
 
+COSTLY = {"carlini_wagner", "ead", "hop_skip_jump", "spsa"}  # attacks of many hundred passes
 SLOW = {(laws.builds, "resnet18"), (laws.builds, "resnet56"), (laws.builds, "resnet44")}
 
 

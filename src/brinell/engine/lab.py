@@ -21,7 +21,7 @@ from brinell.core.errors import BrinellError, SpecError, StoreError
 from brinell.core.hardening import Hardening
 from brinell.core.lab import Table
 from brinell.core.measurement import Finding, Reading, Status, measurement
-from brinell.core.network import Counted, Network
+from brinell.core.network import Counted, Network, with_networks
 from brinell.core.perturbation import Perturbation
 from brinell.core.probe import Probe
 from brinell.core.summary import Summary
@@ -204,7 +204,8 @@ class Lab:
         return ready, unready
 
     def _prepare(self, plan: Plan, net: Network, item: Any) -> Any:
-        """The item with what its `prepare` fitted on this network; fitted once and kept."""
+        """The item with the networks it refers to and with what its `prepare` fitted on this one; fitted once and kept."""
+        item = with_networks(item, plan.nets)
         if all(type(part).prepare is Component.prepare for part in walk(item)):
             return item
         path = f"states/{digest_of(net.digest, plan.data.digest, item.key(), str(plan.seed))}.safetensors"
@@ -249,13 +250,15 @@ class Lab:
         arrays = {
             f"{place}": torch.from_numpy(np.ascontiguousarray(r.array)) for place, (_, r) in enumerate(readings) if r.array is not None
         }
+        beside: dict[str, str] = {}  # digests of what stands beside the readings
         if arrays:
-            self.store.write_tensors(f"arrays/{cell.key}.safetensors", arrays, {"net": cell.net, "perturbation": cell.perturbation.spec()})
+            path, about = f"arrays/{cell.key}.safetensors", {"net": cell.net, "perturbation": cell.perturbation.spec()}
+            beside[path] = self.store.write_tensors(path, arrays, about)
         if not total.failure:
-            self.store.write_columns(f"samples/{cell.key}.parquet", _in_order(columns))
+            beside[f"samples/{cell.key}.parquet"] = self.store.write_columns(f"samples/{cell.key}.parquet", _in_order(columns))
         origins = {probe: self._origin(plan, probe, cell.net, cell.perturbation, total) for probe in (None, *plan.probes)}
         rows = [{"place": place, **measurement(reading, **origins[probe])} for place, (probe, reading) in enumerate(readings)]
-        self.store.write_rows(f"readings/{cell.key}.parquet", rows, ROW_COLUMNS)
+        self.store.write_rows(f"readings/{cell.key}.parquet", rows, ROW_COLUMNS, beside)
         self.store.drop(f"shards/{cell.key}")
 
     def _origin(self, plan: Plan, probe: Component | None, net: str, perturbation: Perturbation | None, cost: Shard) -> dict[str, Any]:
@@ -284,35 +287,37 @@ class Lab:
                     arrays[str(len(rows))] = torch.from_numpy(np.ascontiguousarray(item[1].array))
                 rows.append({"place": len(rows), **measurement(item[1], **self._origin(plan, summary, item[0], None, Shard()))})
         if plan.summaries:
-            self.store.write_tensors("arrays/summary.safetensors", arrays, {})
-            self.store.write_rows("summary.parquet", rows, ROW_COLUMNS)
-        self.store.write_json("findings.json", [_finding_json(finding) for finding in findings])
+            beside = {"arrays/summary.safetensors": self.store.write_tensors("arrays/summary.safetensors", arrays, {})}
+            self.store.write_rows("summary.parquet", rows, ROW_COLUMNS, beside)
+        self.store.write_json("findings.json", {"findings": [_finding_json(finding) for finding in findings]})
         table = open_table(self.store)
         table.keeps = self  # a temporary directory lives as long as its table
         return table
 
     def harden(
-        self, nets: Any, hardening: Hardening | str, data: Dataset | Source | str, *, valid: Dataset | Source | str | None = None
-    ) -> dict[str, Network]:
+        self, nets: Any, hardening: Hardening | str, data: Dataset | Source | str, *,
+        valid: Dataset | Source | str | None = None, seed: int | None = None,
+    ) -> dict[str, Network]:  # fmt: skip
         """Each network hardened; kept in the run directory, so that a second call trains nothing and an interrupted one goes on.
 
         Arguments:
-            valid: samples to choose the best epoch on, for hardenings that choose one.
+            valid: samples to choose the best epoch on, for hardenings that choose one. seed: of the training; the lab's by default.
 
         Raises:
             SpecError, DataError, NetworkError: an argument cannot be used.
         """
         how, samples = as_component(Hardening, hardening), as_dataset(data)
         judges = None if valid is None else as_dataset(valid)
-        return {name: self._hardened(name, net, how, samples, judges) for name, net in as_networks(nets).items()}
+        lot = self.seed if seed is None else seed
+        return {name: self._hardened(name, net, how, samples, judges, lot) for name, net in as_networks(nets).items()}
 
-    def _hardened(self, name: str, net: Network, how: Hardening, data: Dataset, valid: Dataset | None) -> Network:
-        key = digest_of(net.digest, how.key(), data.digest, "" if valid is None else valid.digest, str(self.seed))
+    def _hardened(self, name: str, net: Network, how: Hardening, data: Dataset, valid: Dataset | None, seed: int) -> Network:
+        key = digest_of(net.digest, how.key(), data.digest, "" if valid is None else valid.digest, str(seed))
         path, checkpoint = f"networks/{key}.safetensors", f"checkpoints/{key}.safetensors"
         if not self.store.has(path):
             self.progress.say(f"{name}: {how.spec()}")
             kept = self.store.root / checkpoint
-            made = how(net, data, seed=self.seed, valid=valid, progress=self.progress, device=self.device, checkpoint=kept)
+            made = how(net, data, seed=seed, valid=valid, progress=self.progress, device=self.device, checkpoint=kept)
             state = {key: value for key, value in made.module.state_dict().items() if isinstance(value, Tensor)}
             self.store.write_tensors(path, state, {"recipe": made.recipe, "notes": list(made.notes), "hardening": how.spec(full=True)})
             self.store.drop(checkpoint)
@@ -320,6 +325,13 @@ class Lab:
         module = how.wrap(net.frozen_copy().module)
         module.load_state_dict(tensors)
         return Network(module.eval(), about["recipe"], tuple(about["notes"]), net.source, shape=data.shape, classes=len(data.classes))
+
+    def part(self, name: str) -> Lab:
+        """A lab of the same settings in a sub-directory of this run, for studies that measure more than one plan."""
+        return Lab(
+            self.store.root / name, seed=self.seed, device=str(self.device), batch_size=self.batch_size, progress=self.progress,
+            executor=self.executor,
+        )  # fmt: skip
 
     def map(self, function: Callable[[Any], dict[str, Any]], items: Iterable[Any], *, key: Callable[[Any], str]) -> list[dict[str, Any]]:
         """`function(item)` for every item, each result kept under `key(item)`: a second call computes what is missing.

@@ -6,7 +6,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from brinell.core.network import Network
 from brinell.core.perturbation import Perturbation
 from brinell.core.probe import Probe
 from brinell.core.summary import Summary
+from brinell.engine.calibration import latest
 from brinell.engine.store import digest_of
 
 FORMAT = 1
@@ -85,7 +86,7 @@ class Plan:
             },
             "data": {
                 "spec": data.source, "digest": data.digest, "n": len(data), "shape": list(data.shape),
-                "classes": list(data.classes), "note": data.note,
+                "classes": list(data.classes), "note": data.note, "columns": list(data.columns),
                 "domain": [end if math.isfinite(end) else str(end) for end in data.domain],
             },
             "perturbations": [p.spec() for p in self.perturbations],
@@ -105,6 +106,19 @@ class Plan:
             own = [probe.passes for probe in self.probes]
             return forwards + 1 + sum(f for f, _ in own), backwards + sum(b for _, b in own)
         return forwards + 1, backwards
+
+
+def keys_of(plan: Mapping[str, Any]) -> dict[tuple[str, str], str]:
+    """The key of every cell, by network and perturbation, from what plan.json holds: that of `Plan.cells`."""
+    versioned = {spec: f"{spec}@{version}" for spec, version in plan["versions"].items()}
+    probes = "|".join(versioned[spec] for spec in plan["probes"])
+    return {
+        (net, spec): digest_of(
+            str(plan["format"]), net, about["digest"], plan["data"]["digest"], versioned[spec], probes, str(plan["seed"])
+        )
+        for net, about in plan["networks"].items()
+        for spec in plan["perturbations"]
+    }
 
 
 def agree(old: Any, new: dict[str, Any], place: str) -> None:
@@ -143,4 +157,5 @@ def environment(device: torch.device) -> dict[str, Any]:
         "brinell": brinell.__version__, "torch": torch.__version__, "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores", "device": f"{device} ({name})",
         "threads": torch.get_num_threads(), "date": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
+        "calibration": str(latest() or "none on this machine; `brinell calibrate` tries the laws"),
     }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,6 +78,16 @@ def observe_shard(
         yield perturbation, measured
 
 
+def rehearse(nets: Iterable[Network], data: Dataset, *, seed: int, device: torch.device) -> None:
+    """Pass two samples through each network, so that one that does not fit its data is known before a run is begun.
+
+    Raises:
+        DataError: the samples cannot be read. NetworkError: a network fails on them.
+    """
+    for net in nets:
+        _Batch(net, data, np.arange(min(2, len(data))), (), seed, device)
+
+
 class _Batch:
     """The samples of a shard with their clean record."""
 
@@ -119,9 +129,10 @@ class _Batch:
     def _check_classes(self, recipe: str) -> None:
         outputs, classes = self.clean[0].shape[1], len(self.data.classes)
         if outputs < classes:
-            raise NetworkError(
-                f"{recipe} has {outputs} outputs but {self.data.source} has {classes} classes; load the network with classes={classes}"
-            )
+            remedy = f"load the network with classes={classes}"
+            if int(self.data.y.min()) == 1 and outputs == classes - 1:
+                remedy = "labels seem to number from 1; subtract 1 from them"
+            raise NetworkError(f"{recipe} has {outputs} outputs but {self.data.source} has {classes} classes; {remedy}")
 
     def _pass(self, z: Tensor, *, graph: bool) -> tuple[Tensor, Recording]:
         """Logits and recorded activations by one forward pass (no_grad, not inference mode: networks may keep tensors)."""

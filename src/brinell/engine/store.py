@@ -9,8 +9,9 @@
     checkpoints/                 trainings under way; removed when their network is finished
     summary.parquet, findings.json  read off the finished cells
 
-There is no server and no lock. Two runs that write the same file write the same content. A file with wrong content is found by
-its digest and named.
+There is no server and no lock. Two runs that write the same file write the same content. Every file holds a digest of its own
+content (JSON under `digest`, Parquet and safetensors in their metadata), and readings also those of the files beside them; a file
+with wrong content is found by it and named (`check`, `engine.integrity`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,14 @@ _LONG_AGO = 3600.0  # seconds; writing one file takes no such time
 def digest_of(*parts: str) -> str:
     """A short name for some texts, fit for a file name."""
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=12).hexdigest()
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The digest that a file holds of its content (empty where it holds none), and those of the files beside it, by path."""
+
+    digest: str
+    beside: Mapping[str, str] = field(default_factory=dict)
 
 
 class Store:
@@ -93,10 +103,17 @@ class Store:
         return (self.root / path).exists()
 
     def write_json(self, path: str, value: Any) -> None:
+        """A value as JSON; a dict also gets an entry `digest`."""
+        signed = {**value, "digest": _json_digest(value)} if isinstance(value, dict) else value
         with self._new(path) as place:
-            place.write_text(json.dumps(value, indent=1, sort_keys=False, allow_nan=False) + "\n", encoding="utf-8")
+            place.write_text(json.dumps(signed, indent=1, sort_keys=False, allow_nan=False) + "\n", encoding="utf-8")
 
     def read_json(self, path: str) -> Any:
+        """What `write_json` wrote, without the digest."""
+        value = self._json(path)
+        return {name: entry for name, entry in value.items() if name != "digest"} if isinstance(value, dict) else value
+
+    def _json(self, path: str) -> Any:
         place = self.root / path
         try:
             return json.loads(place.read_text(encoding="utf-8"))
@@ -105,15 +122,17 @@ class Store:
         except (OSError, ValueError) as error:
             raise StoreError(f"{place} is damaged ({error}); delete it and run again") from error
 
-    def write_tensors(self, path: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-        """Named tensors and a JSON-able note about them, with a digest over both."""
+    def write_tensors(self, path: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
+        """Named tensors and a JSON-able note about them, with a digest over both, which is returned."""
         from safetensors.torch import save
 
         plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
         text = json.dumps(about, allow_nan=False)
-        body = save(plain, metadata={"about": text, "digest": _digest(plain, text)})
+        digest = _digest(plain, text)
+        body = save(plain, metadata={"about": text, "digest": digest})
         with self._new(path) as place:
             place.write_bytes(body)
+        return digest
 
     def read_tensors(self, path: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What `write_tensors` wrote.
@@ -138,12 +157,15 @@ class Store:
                 raise FileNotFoundError(place) from error  # another run removed it meanwhile
             raise StoreError(f"{place} is damaged ({error}); delete it and run again") from error
 
-    def write_rows(self, path: str, rows: list[dict[str, Any]], columns: tuple[str, ...] = COLUMNS) -> None:
-        """Dicts as one Parquet file, missing answers as NULL."""
+    def write_rows(
+        self, path: str, rows: list[dict[str, Any]], columns: tuple[str, ...] = COLUMNS, beside: Mapping[str, str] | None = None
+    ) -> None:
+        """Dicts as one Parquet file, missing answers as NULL; `beside` are the digests of files that belong to it, by path."""
         select = ", ".join(f'unnest(${i + 1})::{TYPES.get(c, "VARCHAR")} AS "{c}"' for i, c in enumerate(columns))
         with self._new(path) as place:
             self.duckdb.execute(
-                f"COPY (SELECT {select}) TO '{_quoted(place)}' (FORMAT parquet)", [[row[c] for row in rows] for c in columns]
+                f"COPY (SELECT {select}) TO '{_quoted(place)}' ({_signed(_rows_digest(rows, columns), beside)})",
+                [[row[c] for row in rows] for c in columns],
             )
 
     def read_rows(self, path: str) -> list[dict[str, Any]]:
@@ -152,19 +174,48 @@ class Store:
         names = [column[0] for column in found.description]
         return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 
-    def write_columns(self, path: str, columns: Mapping[str, np.ndarray]) -> None:
-        """Arrays of one length as one Parquet file."""
+    def write_columns(self, path: str, columns: Mapping[str, np.ndarray]) -> str:
+        """Arrays of one length as one Parquet file; its digest is returned."""
         table = {name: np.ascontiguousarray(value) for name, value in columns.items()}
+        digest = _columns_digest(table)
         with self._new(path) as place:
             self.duckdb.register("columns_to_write", table)
             try:
-                self.duckdb.execute(f"COPY (SELECT * FROM columns_to_write) TO '{_quoted(place)}' (FORMAT parquet)")
+                self.duckdb.execute(f"COPY (SELECT * FROM columns_to_write) TO '{_quoted(place)}' ({_signed(digest)})")
             finally:
                 self.duckdb.unregister("columns_to_write")
+        return digest
 
     def read_columns(self, path: str) -> dict[str, np.ndarray]:
         found = self._parquet(path, "SELECT * FROM read_parquet('{}')").fetchnumpy()
         return {name: np.asarray(value) for name, value in found.items()}
+
+    def check(self, path: str, *, columns: bool = False) -> Signature:
+        """Read a file whole and hold it against its own digest; `columns` for Parquet that `write_columns` wrote.
+
+        Raises:
+            StoreError: the file is damaged, or missing.
+        """
+        place = self.root / path
+        if not place.exists():
+            raise StoreError(f"{place} is missing; run again to measure its cell")
+        if place.suffix == ".safetensors":
+            tensors, about = self.read_tensors(path)  # refuses a digest that does not match
+            return Signature(_digest(tensors, json.dumps(about, allow_nan=False)))
+        if place.suffix == ".json":
+            value = self._json(path)
+            was = value.get("digest", "") if isinstance(value, dict) else ""
+            found, beside = _json_digest(self.read_json(path)) if was else "", {}
+        else:
+            noted = {
+                key.decode(): text.decode() for _, key, text in self._parquet(path, "SELECT * FROM parquet_kv_metadata('{}')").fetchall()
+            }
+            was, beside = noted.get("digest", ""), json.loads(noted.get("beside", "{}"))
+            rows = [] if columns else self.read_rows(path)
+            found = _columns_digest(self.read_columns(path)) if columns else _rows_digest(rows, tuple(rows[0]) if rows else ())
+        if was and found != was:
+            raise StoreError(f"{place} is damaged (its digest does not match its content); delete it and run again")
+        return Signature(was, beside)
 
     def _parquet(self, path: str, query: str) -> Any:
         import duckdb
@@ -228,3 +279,27 @@ def _digest(tensors: Mapping[str, Tensor], about: str) -> str:
         state.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
         state.update(value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
     return state.hexdigest()
+
+
+def _columns_digest(columns: Mapping[str, np.ndarray]) -> str:
+    state = hashlib.blake2b(digest_size=16)
+    for name, value in columns.items():
+        state.update(f"{name}\0{value.dtype}\0{value.shape}\0".encode())
+        state.update(np.ascontiguousarray(value).tobytes())
+    return state.hexdigest()
+
+
+def _rows_digest(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
+    """Of rows as they are read back: numbers of the columns' types, texts, and NULL."""
+    types = {"DOUBLE": float, "BIGINT": int}
+    plain = [[None if row[c] is None else types.get(TYPES.get(c, ""), str)(row[c]) for c in columns] for row in rows]
+    return digest_of(json.dumps([columns if rows else (), plain]))
+
+
+def _json_digest(value: dict[str, Any]) -> str:
+    return digest_of(json.dumps(json.loads(json.dumps(value)), sort_keys=True))
+
+
+def _signed(digest: str, beside: Mapping[str, str] | None = None) -> str:
+    """Options of DuckDB's COPY: Parquet, with the digests in the metadata of the file."""
+    return f"FORMAT parquet, KV_METADATA {{digest: '{digest}', beside: '{json.dumps(dict(beside or {}))}'}}"

@@ -11,7 +11,7 @@ from brinell.core.perturbation import Attack, Corruption
 from brinell.core.probe import Probe
 from brinell.core.summary import Summary
 
-PROBES = ("accuracy", "calibration", "class_selectivity", "diagnostics")
+PROBES = ("accuracy", "calibration", "class_selectivity", "diagnostics", "examples")
 SUMMARIES = ("bound", "checks", "corruption_error")
 QUICK_CORRUPTIONS = ("gaussian_noise", "gaussian_blur", "brightness", "contrast", "jpeg_compression")
 NAMES = ("quick", "standard", "full")

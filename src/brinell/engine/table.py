@@ -36,6 +36,7 @@ def open_table(store: Store | str | Path, *, cells_only: bool = False) -> Table:
     if store.has("summary.parquet") and not cells_only:
         rows += store.read_rows("summary.parquet")
     noted = store.read_json("findings.json") if store.has("findings.json") and not cells_only else []
+    noted = noted["findings"] if isinstance(noted, dict) else noted  # a list in runs of older versions
     findings = [Finding(**{**item, "verdict": Verdict(item["verdict"])}) for item in noted]
 
     def samples(net: str, perturbation: str) -> dict[str, np.ndarray]:

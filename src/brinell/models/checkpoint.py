@@ -86,9 +86,9 @@ def _read_torch(file: Path) -> Any:
 
 def _check_file(file: Path) -> None:
     if not file.exists():
-        raise WeightsError(f"there is no weights file {file}")
+        raise WeightsError(f"there is no weights file {file} (seen from {Path.cwd()}); correct the path")
     if not file.is_file():
-        raise WeightsError(f"{file} is a folder, not a weights file")
+        raise WeightsError(f"{file} is a folder, not a weights file; name the file in it")
     if file.stat().st_size == 0:
         raise WeightsError(f"{file} is empty; copy it again")
 

@@ -67,7 +67,7 @@ def _call(function: Callable[..., Any], place: str, shape: tuple[int, ...] | Non
 
 def _of_file(file: Path, place: str) -> tuple[ModuleType, str]:
     if not file.is_file():
-        raise NetworkError(f"{place}: there is no file {file}")
+        raise NetworkError(f"{place}: there is no file {file} (seen from {Path.cwd()}); correct the path")
     source = file.read_text(encoding="utf-8", errors="replace")
     path = str(file.resolve())
     name = f"brinell_factory_{hashlib.blake2b(source.encode(), digest_size=8).hexdigest()}"  # no path: digests are the same elsewhere
