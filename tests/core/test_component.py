@@ -6,14 +6,12 @@ from typing import Literal
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from brinell.core import component as module
 from brinell.core.component import Component, get, index, items, kind, parse, walk
-from brinell.core.draws import derive
 from brinell.core.errors import BrinellError, SpecError
 from brinell.core.perturbation import Attack, Corruption
 from brinell.core.threat import Ball, Threat
@@ -279,52 +277,6 @@ def test_prepared_state_is_no_part_of_identity():
     assert Leaf().prepare(None, None, draws=None) is None
 
 
-class Scaled(Component, name="scaled_for_a_test"):
-    """Fits the mean of the data, times its own factor."""
-
-    factor: float = 1.0
-
-    def prepare(self, net, data, *, draws):
-        return {"mean": self.factor * data, "draw": draws.uniform(1)}
-
-
-class Wrapping(Component, name="wrapping_for_a_test"):
-    """Fits nothing itself, holds things that do."""
-
-    one: Component = Scaled()
-    many: tuple[Component, ...] = ()
-
-
-class Fitting(Wrapping, name="fitting_for_a_test"):
-    """Fits something itself beside what it holds."""
-
-    def prepare(self, net, data, *, draws):
-        return {"own": data + 1, **(super().prepare(net, data, draws=draws) or {})}
-
-
-def test_components_in_fields_are_prepared_and_get_their_state_back():
-    item = Wrapping(one=Wrapping(one=Scaled(factor=2)), many=(Leaf(), Scaled(factor=3)))
-    state = item.prepare(None, torch.tensor(5.0), draws=derive(0, ids=[0]))
-    assert {name: float(value) for name, value in state.items() if name.endswith("mean")} == {"one/one/mean": 10, "many.1/mean": 15}
-    assert state["one/one/draw"] != state["many.1/draw"]
-    ready = item.prepared(state)
-    assert ready.state == {}
-    assert float(ready.one.one.state["mean"]) == 10
-    assert ready.many[0].state is None
-    assert float(ready.many[1].state["mean"]) == 15
-    assert ready.spec() == item.spec()
-    assert item.many[1].state is None
-    assert item.prepared(None).many[1].state is None
-
-
-def test_an_item_that_fits_something_itself_keeps_the_state_of_its_parts_apart():
-    item = Fitting(many=(Scaled(factor=3),))
-    ready = item.prepared(item.prepare(None, torch.tensor(1.0), draws=derive(0, ids=[0])))
-    assert {name: float(value) for name, value in ready.state.items()} == {"own": 2.0}
-    assert float(ready.one.state["mean"]) == 1
-    assert float(ready.many[0].state["mean"]) == 3
-
-
 # names
 
 
@@ -405,4 +357,20 @@ def test_third_parties_announce_items_as_entry_points(monkeypatch, tmp_path):
     finally:
         index.cache_clear()
         for name in ("foreign_for_a_test", "misnamed_for_a_test"):
-            module._loaded.pop(name, None)
+            Component.registry.pop(name, None)
+
+
+def test_derived_fields_are_never_written_and_follow():
+    class Follows(Component, name="test_follows"):
+        derived = ("twice",)
+        number: int = 1
+        twice: int = 2
+
+        @model_validator(mode="after")
+        def _follow(self):
+            vars(self)["twice"] = 2 * self.number
+            return self
+
+    item = Follows(number=4)
+    assert item.twice == 8 and item.spec() == "test_follows(number=4)" == item.spec(full=True)
+    assert parse(item.spec()) == item and item.replace(number=5).twice == 10

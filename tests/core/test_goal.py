@@ -11,7 +11,7 @@ import brinell as br
 from brinell.core.ascent import goal_gradient
 from brinell.core.component import parse
 from brinell.core.errors import SpecError, UndefinedReading
-from brinell.core.goal import Maximise, Misclassify, Target, divergence, margin
+from brinell.core.goal import Maximise, Misclassify, Target, divergence, dlr, margin
 
 RNG = np.random.default_rng(0)
 LOGITS, CLEAN = RNG.normal(0, 3, (40, 6)), RNG.normal(0, 3, (40, 6))
@@ -88,10 +88,59 @@ def test_goals_that_cannot_be():
     assert parse("pgd(goal=maximise(margin), random_start=False)").goal == Maximise(quantity="margin")
 
 
+def slow_dlr(z: np.ndarray, y: np.ndarray, target: np.ndarray | None = None) -> np.ndarray:
+    out = []
+    for i, row in enumerate(z):
+        order = sorted(row, reverse=True)
+        if target is None:
+            out.append(-(row[y[i]] - max(v for k, v in enumerate(row) if k != y[i])) / (order[0] - order[2]))
+        else:
+            out.append(-(row[y[i]] - row[target[i]]) / (order[0] - (order[2] + order[3]) / 2))
+    return np.array(out)
+
+
+def test_difference_of_logits_ratio():
+    target = (Y + 2) % 6
+    assert dlr(T(LOGITS), T(Y)).numpy() == pytest.approx(slow_dlr(LOGITS, Y))
+    assert dlr(T(LOGITS), T(Y), T(target)).numpy() == pytest.approx(slow_dlr(LOGITS, Y, target))
+    assert Misclassify().loss(T(LOGITS), T(Y), T(CLEAN), "dlr").numpy() == pytest.approx(slow_dlr(LOGITS, Y))
+    least = CLEAN.argmin(1)
+    wrong = least != Y
+    found = Target(label="least_likely").loss(T(LOGITS), T(Y), T(CLEAN), "dlr").numpy()
+    assert found[wrong] == pytest.approx(slow_dlr(LOGITS, Y, least)[wrong])
+    assert torch.allclose(dlr(1e3 * T(LOGITS), T(Y)), dlr(T(LOGITS), T(Y))) and dlr(T(LOGITS), T(Y)).min() >= -1
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_below_four_classes_the_ratio_is_the_margin(classes):
+    z, y = T(LOGITS[:, :classes]), T(Y % classes)
+    assert torch.equal(dlr(z, y), margin(z, y))
+    target = (y + 1) % classes
+    want = (z.gather(1, target[:, None]) - z.gather(1, y[:, None])).squeeze(1)
+    assert torch.equal(dlr(z, y, target), want)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 5])
+def test_aiming_at_one_class_but_taking_any(rank):
+    goal = Misclassify(toward=rank)
+    aim = np.array([[k for k in np.argsort(-row) if k != label][rank - 1] for row, label in zip(CLEAN, Y, strict=True)])
+    each = np.arange(40)
+    assert goal.loss(T(LOGITS), T(Y), T(CLEAN)).numpy() == pytest.approx(log_softmax(LOGITS)[each, aim])
+    assert goal.loss(T(LOGITS), T(Y), T(CLEAN), "margin").numpy() == pytest.approx(LOGITS[each, aim] - LOGITS[each, Y])
+    assert goal.loss(T(LOGITS), T(Y), T(CLEAN), "dlr").numpy() == pytest.approx(slow_dlr(LOGITS, Y, aim))
+    assert np.array_equal(goal.reached(T(LOGITS), T(Y), T(CLEAN)).numpy(), LOGITS.argmax(1) != Y)
+    assert parse(f"misclassify(toward={rank})") == goal
+
+
+def test_there_is_no_further_wrong_class():
+    with pytest.raises(UndefinedReading, match="6 classes, so 5 wrong ones"):
+        Misclassify(toward=6).loss(T(LOGITS), T(Y), T(CLEAN))
+
+
 # ---------------------------------------------------------------- gradients
 
 GOALS = [
-    *((Misclassify(), kind) for kind in ("cross_entropy", "margin")),
+    *((Misclassify(toward=k), kind) for k in (0, 2) for kind in ("cross_entropy", "margin", "dlr")),
     *((Target(label=label), kind) for label in ("runner_up", "least_likely", 2) for kind in ("cross_entropy", "margin")),
     *((Maximise(quantity=q), "cross_entropy") for q in ("kl", "reverse_kl", "js", "cross_entropy", "margin")),
 ]
@@ -109,6 +158,8 @@ def test_the_direction_is_that_of_finite_differences(goal, kind):
     x = br.derive(1, "x", ids=range(7)).uniform(2, 3, dtype=torch.float64)
     z = (x + 0.3 * br.derive(1, "z", ids=range(7)).normal(2, 3, dtype=torch.float64)).clamp(0, 1)
     y, clean = torch.arange(7) % 4, net(x)
+    if kind == "dlr":
+        y = net(z).argmax(1)  # the ratio is constant 1 where the label is third
     g, losses, logits = goal_gradient(net, z, y, clean, goal, kind)
     assert torch.equal(logits, net(z)) and torch.allclose(losses, goal.loss(net(z), y, clean, kind))
     slopes = torch.zeros_like(z).flatten(1)
@@ -169,3 +220,18 @@ def test_gradients_are_taken_where_gradients_are_switched_off():
     with torch.no_grad():
         g, _, _ = goal_gradient(net, x, torch.tensor([0, 1]), net(x), Misclassify())
     assert (g.flatten(1).norm(dim=1) > 0).all() and not g.requires_grad
+
+
+def test_nearest_is_its_inner_goal_with_another_ending():
+    for text, inner in (
+        ("nearest", "misclassify"),
+        ("nearest(target(3))", "target(3)"),
+        ("nearest(misclassify(toward=2))", "misclassify(toward=2)"),
+    ):
+        goal, aim = parse(text), parse(inner)
+        assert goal.aim == aim and aim.aim == aim and parse(goal.spec()) == goal
+        for kind in ("cross_entropy", "margin"):
+            assert torch.equal(goal.loss(T(LOGITS), T(Y), T(CLEAN), kind), aim.loss(T(LOGITS), T(Y), T(CLEAN), kind))
+        assert torch.equal(goal.reached(T(LOGITS), T(Y), T(CLEAN)), aim.reached(T(LOGITS), T(Y), T(CLEAN)))
+    with pytest.raises(SpecError):
+        parse("nearest(maximise(kl))")

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from brinell.core.component import parse
+from brinell.core.component import Component, parse
 from brinell.core.errors import NetworkError, SpecError
-from brinell.core.network import Counted, NetReference, Network, frozen, logits_of
+from brinell.core.network import Counted, NetReference, Network, frozen, logits_of, with_networks
 
 
 def module(last: nn.Module | None = None) -> nn.Sequential:
@@ -144,3 +144,22 @@ def test_a_reference_to_a_network_of_the_lab():
     assert parse(NetReference(label="my net (1)").spec()).label == "my net (1)"
     with pytest.raises(SpecError):
         NetReference(label="")
+
+
+def test_references_are_bound_at_any_depth():
+    class Holder(Component, name="test_holder"):
+        parts: tuple[Component, ...] = ()
+        one: Component | None = None
+
+    net, other = Network(nn.Linear(4, 3)), Network(nn.Linear(4, 3))
+    inner = Holder(parts=(NetReference(label="b"),))
+    item = Holder(parts=(inner, NetReference(label="a")), one=NetReference(label="b"))
+    bound = with_networks(item, {"a": net, "b": other})
+    assert bound.spec() == item.spec()
+    assert bound.parts[1].network is net and bound.one.network is other and bound.parts[0].parts[0].network is other
+    with pytest.raises(NetworkError, match="let a lab measure"):
+        _ = item.one.network
+    with pytest.raises(NetworkError, match="no network of this run is called 'b'; there are a"):
+        with_networks(item, {"a": net})
+    plain = Holder(parts=(Holder(),))
+    assert with_networks(plain, {}) is plain

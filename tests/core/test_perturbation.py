@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from brinell.core.component import parse
 from brinell.core.draws import derive
 from brinell.core.errors import DataError
 from brinell.core.perturbation import Attack, Attempt, Corruption, Perturbation, points
@@ -174,3 +175,16 @@ def test_perturbations_that_do_nothing_say_so():
     with pytest.raises(TypeError, match="Silent does not say how it perturbs"):
         Silent()(None, X, Y, draws=draws())
     assert Silent().passes == (0, 0)
+
+
+@pytest.mark.parametrize("spec", ["fog(severity=3)", "uniform_noise(threat=ball(eps=0.1))", "fgsm", "pgd(steps=2)"])
+def test_inference_mode_changes_nothing(spec):
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+    item, y, ids = parse(spec), torch.tensor([0, 1, 2]), [4, 5, 6]
+    x = derive(0, ids=ids).uniform(1, 8, 8)
+    expected = points(item(net, x, y, draws=derive(0, ids=ids)))
+    with torch.inference_mode():
+        assert torch.equal(points(item(net, x, y, draws=derive(0, ids=ids))), expected)
+        made = x.clone()
+        assert torch.equal(points(item(net, made, y.clone(), draws=derive(0, ids=ids))), expected)
+    assert torch.equal(points(item(net, made, y, draws=derive(0, ids=ids))), expected)

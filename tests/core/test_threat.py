@@ -11,7 +11,7 @@ from scipy import optimize
 
 from brinell.core.component import parse
 from brinell.core.draws import derive
-from brinell.core.errors import SpecError
+from brinell.core.errors import SpecError, UndefinedReading
 from brinell.core.threat import Ball, Threat
 
 NORMS = [1, 2, math.inf]
@@ -29,7 +29,7 @@ def inside_the_domain(count: int, low: float, high: float, d: int = 20) -> torch
 @pytest.mark.parametrize(
     ("fields", "fact"),
     [({"norm": 3}, "not one of 1, 2, inf"), ({"norm": 0}, "not one of"), ({"norm": -1}, "not one of"), ({"eps": -1e-9}, "eps"),
-     ({"eps": math.inf}, "eps"), ({"eps": math.nan}, "eps"), ({"low": 1.0, "high": 1.0}, "must lie below"), ({"low": 2}, "must lie below"),
+     ({"eps": math.nan}, "eps"), ({"low": 1.0, "high": 1.0}, "must lie below"), ({"low": 2}, "must lie below"),
      ({"eps": "8/255"}, "eps"), ({"norm": "two"}, "norm"), ({"radius": 1}, "radius")],
 )  # fmt: skip
 def test_refuses_what_is_no_ball(fields, fact):
@@ -179,3 +179,32 @@ def test_a_threat_that_does_not_say_cannot_be_used():
         Mute().contains(torch.zeros(1, 2), torch.zeros(1, 2))
     with pytest.raises(TypeError, match="sampled"):
         Mute().sample(torch.zeros(1, 2), derive(0, ids=[0]))
+
+
+def test_a_ball_without_end_is_the_domain():
+    ball, x = Ball(norm=2, eps=math.inf), torch.tensor([[0.25, 0.5]])
+    assert parse(ball.spec()) == ball and ball.spec() == "ball(eps=inf, norm=2)"
+    assert ball.contains(x, torch.tensor([[1.0, 0.0]])).all() and not ball.contains(x, torch.tensor([[1.01, 0.0]])).any()
+    assert ball.project(x, torch.tensor([[3.0, -2.0]])).tolist() == [[1.0, 0.0]]
+    with pytest.raises(UndefinedReading, match="no uniform distribution"):
+        ball.sample(x, derive(0, ids=[0]))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_radii_of_their_own_project_like_balls_of_their_own(norm):
+    x, far = torch.full((3, 6), 0.5), torch.tensor([[0.9, 0.1, 0.6, 0.5, 1.4, -0.3]]).expand(3, 6)
+    radii = torch.tensor([0.05, 0.3, 9.0], dtype=torch.float64)
+    together = Ball(norm=norm).project(x, far, radii)
+    alone = torch.cat([Ball(norm=norm, eps=float(eps)).project(x[:1], far[:1]) for eps in radii])
+    assert torch.allclose(together, alone, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_shortest_step_across_a_plane(norm):
+    """At (1, 1/2) with gradient (3, 4): the first entry stands at a wall, so the second goes alone."""
+    ball, z, g = Ball(norm=norm, eps=math.inf), torch.tensor([[1.0, 0.5]]), torch.tensor([[3.0, 4.0]])
+    assert ball.across(z, g, torch.tensor([1.0]))[0].tolist() == pytest.approx([0.0, 0.25])
+    back = {1: [0.0, -0.25], 2: [-0.12, -0.16], math.inf: [-1 / 7, -1 / 7]}[norm]
+    assert ball.across(z, g, torch.tensor([-1.0]))[0].tolist() == pytest.approx(back)
+    assert ball.across(z, g, torch.tensor([9.0]))[0].tolist() == pytest.approx([0.0, 0.5])  # as far as the domain goes
+    assert ball.free(g, z).tolist() == [[False, True]]

@@ -33,14 +33,13 @@ from brinell.core.written import same, written
 State = dict[str, Any]
 """What a component's `prepare` fitted: tensors by name."""
 
-ITEM_PACKAGES = ("data", "models", "perturb", "probe", "certify", "summary", "harden", "studies")
+ITEM_PACKAGES = ("data", "models", "perturb", "probe", "certify", "summary", "harden")
 """Sub-packages whose files hold items. They are scanned for names; a module is imported when its name is parsed."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 _CLASS_WITH_NAME = re.compile(r"^class\s+(\w+)\s*\([^)]*\bname\s*=\s*[\"']([a-z][a-z0-9_]*)[\"']", re.MULTILINE)
 _MAX_SPEC_LENGTH = 100_000
 _MAX_DEPTH = 32
-_loaded: dict[str, type[Component]] = {}
 
 
 class Word(str):
@@ -52,7 +51,8 @@ class Component(BaseModel):
 
     A subclass that gives `name=` is an item; one that does not is abstract. `version` is an integer that is raised by any
     change that moves the item's numbers; it is part of every cache key. `positional` lists the fields that may be given
-    without their name, `telling` those that the spec shows even at their default, because a reader wants to see them.
+    without their name, `telling` those that the spec shows even at their default, because a reader wants to see them,
+    `derived` those that follow from others and are never written.
 
     Raises:
         SpecError: a field is unknown, of the wrong type, or out of its range; the message names the field and the fact.
@@ -66,10 +66,13 @@ class Component(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    registry: ClassVar[dict[str, type[Component]]] = {}  # by name, of those imported; a kind never nested may keep its own
+    packages: ClassVar[tuple[str, ...]] = ITEM_PACKAGES
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
     positional: ClassVar[tuple[str, ...]] = ()
     telling: ClassVar[tuple[str, ...]] = ()
+    derived: ClassVar[tuple[str, ...]] = ()
     _state: State | None = PrivateAttr(default=None)
 
     def __init__(self, **fields: Any) -> None:
@@ -89,13 +92,13 @@ class Component(BaseModel):
             return
         if not _NAME.match(name) or keyword.iskeyword(name):
             raise SpecError(f"component name {name!r} of {cls.__name__} must be lower_snake_case and no Python keyword")
-        known = _loaded.get(name)
+        known = cls.registry.get(name)
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
             raise SpecError(
                 f"component name {name!r} is taken by {known.__module__}.{known.__qualname__}; "
                 f"{cls.__module__}.{cls.__qualname__} needs another one"
             )
-        _loaded[name] = cls
+        cls.registry[name] = cls
 
     @field_validator("*", mode="before")
     @classmethod
@@ -125,6 +128,7 @@ class Component(BaseModel):
         shown = {
             field: written(getattr(self, field), full=full)
             for field, info in sorted(fields.items())
+            if field not in self.derived
             if full
             or field in self.telling
             or info.is_required()
@@ -144,7 +148,8 @@ class Component(BaseModel):
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed, validated like a new one."""
-        return type(self)(**{**{field: getattr(self, field) for field in type(self).model_fields}, **changes})
+        given = [field for field in type(self).model_fields if field not in self.derived]
+        return type(self)(**{**{field: getattr(self, field) for field in given}, **changes})
 
     def prepare(self, net: Any, data: Any, *, draws: Any) -> State | None:
         """Fit what must be known before the first sample (a scale, a detector); None when there is nothing to fit.
@@ -240,8 +245,8 @@ def parse(text: str, expect: type[Component] = Component) -> Any:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = getattr(error, "msg", None) or type(error).__name__
         raise SpecError(f"cannot read the spec {shown!r}: {reason}. A spec looks like 'pgd(steps=40, goal=misclassify)'") from None
-    value = _value(node, shown, 0)
-    component = get(value)() if isinstance(value, Word) else value
+    value = _value(node, shown, 0, expect)
+    component = get(value, expect)() if isinstance(value, Word) else value
     if not isinstance(component, Component):
         raise SpecError(f"the spec {shown!r} is a plain value, not a component such as 'pgd(steps=40)'")
     if not isinstance(component, expect):
@@ -249,15 +254,15 @@ def parse(text: str, expect: type[Component] = Component) -> Any:
     return component
 
 
-def get(name: str) -> type[Component]:
-    """The component class with this name; its module is imported now if it was not before.
+def get(name: str, expect: type[Component] = Component) -> type[Component]:
+    """The component class with this name, among those `expect` is registered with; its module is imported now if it was not before.
 
     Raises:
         SpecError: no component has this name; near misses are listed.
     """
-    if name in _loaded:
-        return _loaded[name]
-    places = index()
+    if name in expect.registry:
+        return expect.registry[name]
+    places = index(expect.packages)
     if name in places:
         module, attribute = places[name]
         try:
@@ -269,13 +274,13 @@ def get(name: str) -> type[Component]:
         raise SpecError(f"{module}:{attribute} was announced as component {name!r} but is not one of that name")
     import difflib
 
-    near = difflib.get_close_matches(name, sorted({*places, *_loaded}), n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, sorted({*places, *expect.registry}), n=3, cutoff=0.5)
     hint = f"; did you mean {', '.join(near)}?" if near else ""
     raise SpecError(f"no component is called {name!r}{hint} (`brinell list` shows all)")
 
 
 @cache
-def index() -> dict[str, tuple[str, str]]:
+def index(packages: tuple[str, ...] = ITEM_PACKAGES) -> dict[str, tuple[str, str]]:
     """Where each item lives, by name: `{name: (module, class)}`; read from source text and entry points, importing nothing.
 
     Third parties announce items as entry points of the group `brinell`: `my_noise = "my_package.my_module:MyNoise"`.
@@ -285,7 +290,7 @@ def index() -> dict[str, tuple[str, str]]:
     roots = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
     for root in roots:
         files = [root / "core" / f"{noun}.py" for noun in ("threat", "goal", "network")]
-        for package in ITEM_PACKAGES:
+        for package in packages:
             files += sorted((root / package).rglob("*.py"))
         for file in files:
             module = ".".join(("brinell", *file.relative_to(root).with_suffix("").parts)).removesuffix(".__init__")
@@ -299,8 +304,8 @@ def index() -> dict[str, tuple[str, str]]:
 
 def items(base: type[Component] = Component) -> dict[str, type[Component]]:
     """All items of one kind by name, imported; those defined in running code included."""
-    found = {name: get(name) for name in index()}
-    found.update(_loaded)
+    found = {name: get(name, base) for name in index(base.packages)}
+    found.update(base.registry)
     return {name: cls for name, cls in sorted(found.items()) if issubclass(cls, base)}
 
 
@@ -312,7 +317,7 @@ def kind(cls: type[Component]) -> str:
     return "component"
 
 
-def _value(node: ast.expr, text: str, depth: int) -> Any:
+def _value(node: ast.expr, text: str, depth: int, expect: type[Component] = Component) -> Any:
     if depth > _MAX_DEPTH:
         raise SpecError(f"the spec {text!r} is nested deeper than {_MAX_DEPTH}")
     match node:
@@ -337,7 +342,7 @@ def _value(node: ast.expr, text: str, depth: int) -> Any:
         case ast.Tuple(elts=elements) | ast.List(elts=elements):
             return tuple(_value(element, text, depth + 1) for element in elements)
         case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
-            cls = get(name)
+            cls = get(name, expect)
             if len(args) > len(cls.positional):
                 allowed = f"at most {len(cls.positional)} value(s) without a name" if cls.positional else "only field=value"
                 raise SpecError(f"{name} in {text!r} takes {allowed}; its fields are {', '.join(sorted(cls.model_fields)) or 'none'}")
@@ -349,7 +354,7 @@ def _value(node: ast.expr, text: str, depth: int) -> Any:
             return cls(**{field: _resolve(cls, field, value) for field, value in fields.items()})
     raise SpecError(
         f"{ast.unparse(node)[:60]!r} in the spec {text!r} is not allowed: specs hold numbers, a/b, inf, True, False, None, "
-        f"texts, tuples and components"
+        f"texts, tuples and components; a text that is no plain word, such as a path, goes in quotes"
     )
 
 
@@ -380,12 +385,12 @@ def _holds_component(annotation: Any) -> bool:
 def _explain(cls: type[Component], fields: dict[str, Any], error: ValidationError) -> str:
     facts = []
     for problem in error.errors():
-        place = ".".join(str(part) for part in problem["loc"]) or "the whole"
+        place = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             facts.append(f"no field {place!r} (fields: {', '.join(sorted(cls.model_fields)) or 'none'})")
         elif problem["type"] == "missing":
             facts.append(f"field {place!r} is required")
         else:
-            given = repr(problem.get("input"))
-            facts.append(f"{place}={given if len(given) < 80 else given[:77] + '...'}: {problem['msg']}")
+            given, why = repr(problem.get("input")), problem["msg"].removeprefix("Value error, ")
+            facts.append(f"{place}={given if len(given) < 80 else given[:77] + '...'}: {why}" if problem["loc"] else why)
     return f"{cls.name or cls.__name__}: {'; '.join(facts)}"

@@ -34,7 +34,7 @@ def margin(logits: Logits, y: Y) -> PerSample:
 def dlr(logits: Logits, y: Y, target: Y | None = None) -> PerSample:
     """Difference of logits ratio, (n,): the margin over the spread of the leading logits, the same for every scale of the logits.
 
-        DLR(z, y)    = -(z_y - max_{k != y} z_k) / (z_(1) - z_(3))                  in [-1, 1], > 0 where y is not predicted
+        DLR(z, y)    = -(z_y - max_{k != y} z_k) / (z_(1) - z_(3))                  >= -1, and > 0 where y is not predicted
         DLR(z, y, t) = -(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2)                 with a target class t
 
     with z_(1) >= z_(2) >= ... the sorted logits. Below `DLR_CLASSES` classes there is no fourth logit, and with two not even a

@@ -12,10 +12,10 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 from torch import Tensor, nn
 
-from brinell.core.component import Component
+from brinell.core.component import Component, walk
 from brinell.core.errors import NetworkError
 
 
@@ -30,6 +30,9 @@ class Architecture(Component):
 class NetReference(Component, name="net"):
     """A network of the lab by its name, as a field of another item: `transfer(source=net(standard))`.
 
+    Raises:
+        NetworkError: it is asked for its network outside a lab, or no network of that name is measured.
+
     Example:
         >>> NetReference(label="standard").spec()
         'net(standard)'
@@ -37,6 +40,33 @@ class NetReference(Component, name="net"):
 
     positional = ("label",)
     label: str = Field(min_length=1)
+    _network: Any = PrivateAttr(default=None)
+
+    @property
+    def network(self) -> Network:
+        """The network itself, once a lab has put it in place."""
+        if self._network is None:
+            raise NetworkError(f"{self.spec()} stands for a network of a run; let a lab measure it together with a network {self.label!r}")
+        return self._network
+
+
+def with_networks(item: Any, networks: Mapping[str, Network]) -> Any:
+    """A component whose references `net(NAME)`, at any depth, hold the networks of these names.
+
+    Raises:
+        NetworkError: there is none of a name.
+    """
+    if isinstance(item, tuple):
+        return tuple(with_networks(part, networks) for part in item)
+    if not isinstance(item, Component) or not any(isinstance(part, NetReference) for part in walk(item)):
+        return item
+    if not isinstance(item, NetReference):
+        return item.model_copy(update={field: with_networks(getattr(item, field), networks) for field in type(item).model_fields})
+    if item.label not in networks:
+        raise NetworkError(f"{item.spec()}: no network of this run is called {item.label!r}; there are {', '.join(networks)}")
+    twin = item.model_copy()
+    twin._network = networks[item.label]
+    return twin
 
 
 class Network:

@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -87,6 +87,29 @@ class Attack(Perturbation):
             raise ValueError(f"goal={self.goal.spec()} is for minimum-norm attacks such as fmn; here use goal={self.goal.aim.spec()}")
         return self
 
+    def within(self, threat: Threat) -> Self:
+        """The same attack in another threat."""
+        return self.replace(threat=threat)
+
+
+class Around(Attack):
+    """An attack that runs another one on another view of the network. Threat and goal are those of the inner attack."""
+
+    unbounded = True
+    derived = ("goal", "threat")
+    attack: Attack
+
+    @model_validator(mode="after")
+    def _takes_over(self) -> Around:
+        given = sorted({"goal", "threat"} & self.model_fields_set)
+        if given:
+            raise ValueError(f"give {' and '.join(given)} to the inner attack: {self.name}(attack={self.attack.name}({given[0]}=...))")
+        vars(self).update(threat=self.attack.threat, goal=self.attack.goal)
+        return self
+
+    def within(self, threat: Threat) -> Self:
+        return self.replace(attack=self.attack.within(threat))
+
 
 Call = Callable[..., "Tensor | Attempt"]
 
@@ -102,7 +125,11 @@ def _kept(call: Call) -> Call:
             raise DataError(f"{self.name}: {len(x)} inputs need as many integer labels and rows of draws; got {shape} and {len(draws)}")
         if len(x) == 0:
             return x.clone()
-        draws, version = draws.fork().to(x.device), x._version
+        draws = draws.fork().to(x.device)
+        if torch.is_inference_mode_enabled() or x.is_inference():  # there are no gradients, nor counts of what was written
+            with torch.inference_mode(False):
+                return kept(self, net, x.clone(), y.clone(), draws=draws)
+        version = x._version
         if isinstance(self, Attack):
             with frozen(net):
                 made = call(self, net, x.detach(), y.clone(), draws=draws)  # the tensor itself: its logits are known

@@ -13,7 +13,7 @@ from brinell.core import norms
 from brinell.core.component import Component
 from brinell.core.draws import Draws
 from brinell.core.errors import UndefinedReading
-from brinell.core.samples import Mask, PerSample, X
+from brinell.core.samples import Mask, PerSample, X, XMask
 
 
 class Threat(Component):
@@ -98,8 +98,11 @@ class Ball(Threat, name="ball"):
 
     def steepest(self, g: Tensor, z: Tensor | None = None) -> Tensor:
         """The unit step that gains most along g; entries of z already at the wall in g's direction stay (if z is given)."""
-        free = None if z is None else ~(((z >= self.high) & (g > 0)) | ((z <= self.low) & (g < 0)))
-        return norms.steepest(g, self.norm, free)
+        return norms.steepest(g, self.norm, None if z is None else self.free(g, z))
+
+    def free(self, g: X, z: X) -> XMask:
+        """(n, *d) bool: the entries of z that no wall keeps from moving along g."""
+        return ~(((z >= self.high) & (g > 0)) | ((z <= self.low) & (g < 0)))
 
     def box(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Entry-wise bounds of T(x): max(x - eps, low) and min(x + eps, high)."""

@@ -157,12 +157,13 @@ class Selectivity(Probe, name="class_selectivity"):
         if self.by and self.by not in data.columns:
             raise UndefinedReading(f"{self.spec()}: {data.source} has no column {self.by!r}; it has {', '.join(data.columns) or 'none'}")
         codes = encode(data.columns[self.by])[0] if self.by else data.labels()
-        values, labels = torch.unique(codes, return_inverse=True)
-        order = torch.from_numpy(np.argsort(data.ids, kind="stable"))
+        order = torch.from_numpy(np.argsort(data.ids, kind="stable"))  # by id, so that the order of the samples does not matter
+        values, labels = torch.unique(codes[order], return_inverse=True)
         state = {"ids": torch.from_numpy(data.ids)[order], "values": values}
         if self.permutations:
-            lots = torch.stack([draws.at("permutation", k).words(1).squeeze(1).argsort(stable=True) for k in range(self.permutations)])
-            state["shuffled"] = labels[lots][:, order].to(torch.int32)
+            mine = draws[order]
+            lots = [mine.at("permutation", k).words(1).squeeze(1).argsort(stable=True) for k in range(self.permutations)]
+            state["shuffled"] = torch.stack([labels[lot] for lot in lots]).to(torch.int32)
         return state
 
     def observe(self, view: View, *, draws: Draws) -> Tally:
