@@ -169,11 +169,16 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-c", "import sys; from brinell.cli import main; sys.exit(main())", *arguments]
 
 
+def _hear_interrupts():
+    """A shell that starts the tests in the background makes them, and all they start, deaf to SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_leaves_a_run_that_goes_on(folder):
     """The interrupt comes after the first shards are stored; the printed command finishes the run."""
     arguments = ["audit", "mine.py:build", "--data", "digits(side=8)", "--out", "my run", "--batch-size", "32", "--device", "cpu"]
     slow = [*arguments, "--perturb", "pgd(steps=150, restarts=9, threat=ball(eps=0.001))", FGSM]
-    process = subprocess.Popen(command(*slow), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command(*slow), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_hear_interrupts)
     deadline = time.monotonic() + 120
     while not list(Path("my run").glob("shards/*/*.safetensors")):
         assert process.poll() is None and time.monotonic() < deadline
@@ -199,7 +204,9 @@ def test_an_interrupted_audit_ends_like_an_undisturbed_one(folder):
     assert main([*arguments, "--out", "undisturbed"]) == 0
     interrupted = 0
     for _ in range(20):
-        process = subprocess.Popen(command(*arguments, "--out", "run"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command(*arguments, "--out", "run"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=_hear_interrupts
+        )
         files = len(list(Path("run").rglob("*.*")))
         while process.poll() is None and len(list(Path("run").rglob("*.*"))) < files + 6:
             time.sleep(0.01)

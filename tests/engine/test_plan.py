@@ -71,7 +71,7 @@ def test_suites_can_be_parsed_and_planned(name, kind, make_net):
     assert any("severity" in type(p).model_fields for p in perturbations) == (kind == "images")
     assert {(p.threat.low, p.threat.high) for p in perturbations if p.threat is not None} == {data.domain}
     names = {p.name for p in perturbations}
-    assert {"fgsm", "pgd", "uniform_noise", "normal_noise"} <= names
+    assert {"fgsm", "pgd" if name == "quick" else "strongest", "uniform_noise", "normal_noise"} <= names
     if name == "full" and kind == "images":
         graded = {n for n, cls in items(Corruption).items() if "severity" in cls.model_fields and cls.__module__.startswith("brinell.")}
         assert graded <= names and len([p for p in perturbations if p.name == min(graded)]) == 5

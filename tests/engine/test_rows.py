@@ -173,3 +173,12 @@ def test_a_network_in_training_mode_is_measured_in_evaluation_mode(data):
     assert np.array_equal(first.samples("net", "clean")["prediction"], second.samples("net", "clean")["prediction"])
     assert module.training and first.plan["networks"]["net"]["training"]
     assert not br.Lab().measure(module.eval(), data).plan["networks"]["net"]["training"]
+
+
+def test_cells_without_readings_keep_their_samples(data, make_net, tmp_path):
+    """Some probes read the clean samples alone; what an attack did to each sample is kept all the same."""
+    attack = "fgsm(threat=ball(eps=0.1, norm=inf))"
+    table = br.Lab(tmp_path).measure({"net": make_net()}, data, [attack], ["diagnostics(share=1)"])
+    assert not table.select(perturbation=attack)
+    samples = table.samples("net", attack)
+    assert len(samples["id"]) == len(data) and samples["linf"].max() > 0

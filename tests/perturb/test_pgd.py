@@ -132,6 +132,21 @@ def test_the_step_rule(attack, size):
         assert torch.allclose(moved, torch.full((12,), min(k * size, attack.threat.eps)), atol=1e-6)
 
 
+def test_momentum_adds_up_normalised_gradients():
+    """Against equation 6 of Dong et al., by hand, on a curved landscape."""
+    watch = Watch(lambda z: torch.stack((z.flatten(1).square().sum(1) + 50, (3 * z).flatten(1).sin().sum(1)), 1))
+    attack = PGD(steps=6, momentum=0.9, loss="margin", threat=free(2, 0.5), random_start=False)
+    ask(attack, watch, X[:1].double(), torch.zeros(1, dtype=torch.int64))
+    path = [z[0].flatten().numpy() for z, _ in watch.asked[1:]]
+    z, velocity, x, size = path[0], 0.0, path[0], 2.5 * 0.5 / 6
+    for found in path[1:]:
+        g = 3 * np.cos(3 * z) - 2 * z
+        velocity = 0.9 * velocity + g / np.abs(g).sum()
+        z = z + size * velocity / np.linalg.norm(velocity)
+        z = x + (z - x) * min(1, 0.5 / np.linalg.norm(z - x))
+        assert np.allclose(z, found, atol=1e-7)
+
+
 def test_l1_steps_move_many_entries_early_and_one_late():
     net = Watch(never)
     ask(PGD(steps=10, threat=free(1, 0.5), sparsity=0.4, random_start=False), net, y=torch.zeros(12, dtype=torch.int64))
@@ -283,7 +298,7 @@ def test_divergences_grow(quantity):
         ("step_size=inf", "finite"),
         ("sparsity=0", "greater than 0"),
         ("sparsity=2", "less than or equal to 1"),
-        ("loss=dlr", "cross_entropy"),
+        ("loss=hinge", "cross_entropy"),
         ("threat=misclassify", "[Bb]all"),
         ("goal=maximise(kl), random_start=False", "needs random_start=True"),
     ],

@@ -110,10 +110,15 @@ def test_a_constant_channel_is_not_divided_by_zero():
 def test_a_plain_network_has_nothing_to_report(view, data):
     probe = prepared(Diagnostics(share=1), data)
     found = named(probe.read(observed(probe, view)))
-    plain = ("probability_share", "nonfinite_share", "repeat_difference", "repeat_changes", "batch_changes", "no_gradient")
-    by_loss = itertools.product(("zero_gradient_share", "nonfinite_gradient_share"), ("cross_entropy", "margin"))
+    plain = ("probability_share", "nonfinite_share", "repeat_difference", "repeat_changes", "batch_changes", "no_gradient",
+             "mode_difference", "mode_changes", "gradient_calls", "state_changes")  # fmt: skip
+    by_loss = itertools.product(("zero_gradient_share", "nonfinite_gradient_share"), ("cross_entropy", "margin", "dlr"))
     zero = [*((name, "") for name in plain), *by_loss]
-    assert {key: found[key].value for key in zero} == dict.fromkeys(zero, 0.0)
+    third = (
+        (view.logits.topk(3).indices[:, 2] == view.y).float().mean().item()
+    )  # there DLR is constant: both of its differences are the same
+    want = dict.fromkeys(zero, 0.0) | {("zero_gradient_share", "dlr"): pytest.approx(third)}
+    assert {key: found[key].value for key in zero} == want
     assert found["repeat_difference", ""].bound is Bound.LOWER
     assert found["batch_difference", ""].value == pytest.approx(0, abs=1e-6)
     assert all(reading.n == N for reading in found.values())
@@ -186,7 +191,7 @@ def test_cells_other_than_the_clean_one_have_no_readings(view):
 def test_an_empty_share_is_no_answer(view):
     found = Diagnostics(share=1e-9).read(observed(Diagnostics(share=1e-9), view))
     mute = [reading for reading in found if reading.name not in ("probability_share", "nonfinite_share")]
-    assert len(mute) == 10 and all(reading.status is Status.UNDEFINED and "share" in reading.reason for reading in mute)
+    assert len(mute) == 17 and all(reading.status is Status.UNDEFINED and "share" in reading.reason for reading in mute)
 
 
 def test_without_fitted_scales_the_gain_has_no_answer(view):
@@ -207,7 +212,7 @@ def test_the_announced_passes_are_those_it_takes(view, data, share):
     view.net.reset()
     observed(probe, view)
     forwards, backwards = view.net.reset()
-    assert forwards == 7 * tried + 4 and backwards == 2 * tried  # with ImageNet's scale, which needs 3 channels, 8
+    assert forwards == 11 * tried + 4 and backwards == 3 * tried  # with ImageNet's scale, which needs 3 channels, 8
     if share == 1:
         assert forwards / N <= probe.passes[0] and backwards / N == probe.passes[1]
 

@@ -55,6 +55,43 @@ class Noisy(Around):
         return self.net(x + 0.05 * torch.randn_like(x))
 
 
+class Watchful(Around):
+    """Answers with other logits where no gradient is recorded: what attacks see is not what users get."""
+
+    def forward(self, x):
+        logits = self.net(x)
+        return logits if torch.is_grad_enabled() else logits.roll(1, 1)
+
+
+class Purifying(Around):
+    """Takes a gradient step of its own on every input before it answers."""
+
+    def forward(self, x):
+        with torch.enable_grad():
+            z = x.detach().requires_grad_()
+            (g,) = torch.autograd.grad(self.net(z).logsumexp(1).sum(), z)
+        return self.net(x + 0.001 * g)
+
+
+class Learning(Around):
+    """Keeps a running mean in evaluation mode."""
+
+    def __init__(self, net):
+        super().__init__(net)
+        self.register_buffer("mean", torch.zeros(64))
+
+    def forward(self, x):
+        self.mean.mul_(0.9).add_(0.1 * x.detach().flatten(1).mean(0))
+        return self.net(x)
+
+
+class Shattered(Around):
+    """A fine sawtooth on the logits: their gradient says nothing."""
+
+    def forward(self, x):
+        return self.net(x) + 30 * torch.sin(3000 * x.flatten(1)[:, 20:30])
+
+
 class Counting(Around):
     """Keeps state: each pass looks at slightly other inputs."""
 
@@ -108,7 +145,8 @@ def test_a_healthy_network_passes_every_check(healthy, audit):
     assert [(item.name, item.message) for item in table.findings if item.verdict is not Verdict.PASS] == []
     assert {item.name for item in table.findings} == {
         "domain", "failed_cells", "train_mode", "nonfinite_output", "chance", "probabilities", "normalisation", "random_forward",
-        "batch_dependence", "no_gradient", "zero_gradients", "noise_control", "one_step", "monotone",
+        "batch_dependence", "no_gradient", "zero_gradients", "noise_control", "one_step", "monotone", "dynamic", "gradient_mode",
+        "instability", "budget_scale",
     }  # fmt: skip
 
 
@@ -123,6 +161,10 @@ def test_a_healthy_network_passes_every_check(healthy, audit):
         (Dropping, "random_forward", Verdict.FLAG),
         (Noisy, "random_forward", Verdict.FLAG),
         (Counting, "random_forward", Verdict.FLAG),
+        (Watchful, "gradient_mode", Verdict.FAIL),
+        (Purifying, "dynamic", Verdict.FLAG),
+        (Learning, "dynamic", Verdict.FLAG),
+        (Shattered, "instability", Verdict.FLAG),
         (BatchCentred, "batch_dependence", Verdict.FLAG),
         (BatchNormalised, "batch_dependence", Verdict.FLAG),
         (NaN, "nonfinite_output", Verdict.FAIL),
@@ -180,3 +222,34 @@ def test_a_masked_gradient_is_betrayed_by_noise(healthy, audit, finding):
     table = audit(Quantised(healthy).eval(), [blind, "uniform_noise(threat=ball(eps=0.6))"])
     found = finding(table, "noise_control")
     assert found.verdict is Verdict.FAIL and found.value > 0
+
+
+@pytest.mark.parametrize("sabotage, masked", [(None, False), (Quantised, True), (Silent, True), (Saturated, False)])
+def test_planted_examples_tell_who_hides_its_gradients(sabotage, masked, healthy, data, finding):
+    """Saturated logits are no obstacle to attacks that rescale them, and features before the last layer are not saturated anyway."""
+    net = healthy if sabotage is None else sabotage(healthy).eval()
+    probe = "binarisation(attack=pgd(steps=10, threat=ball(eps=0.1)), inner=30, share=0.3)"
+    found = finding(br.Lab(device="cpu").measure({"net": net}, data, probes=[probe], summaries=["checks"]), "binarisation")
+    assert found.verdict is (Verdict.FAIL if masked else Verdict.PASS), found
+
+
+@pytest.mark.parametrize("sabotage, verdict", [(None, Verdict.PASS), (Silent, Verdict.FAIL)])
+def test_an_attack_without_bounds_that_fails_is_found(sabotage, verdict, healthy, data, finding):
+    net = healthy if sabotage is None else sabotage(healthy).eval()
+    probe = "escalation(attack=pgd(steps=10, random_start=False, threat=ball(eps=0.02)), share=0.3)"
+    table = br.Lab(device="cpu").measure({"net": net}, data, probes=[probe], summaries=["checks"])
+    assert finding(table, "unbounded").verdict is verdict
+
+
+def test_transfer_betrays_a_masked_gradient(healthy, data):
+    """Points made on the undefended network break the masked one, which gradients of its own do not."""
+    nets = {"plain": healthy, "masked": Quantised(healthy).eval()}
+    own, moved = (
+        "pgd(steps=10, random_start=False, threat=ball(eps=0.15))",
+        "transfer(source=net(plain), attack=pgd(threat=ball(eps=0.15)))",
+    )
+    table = br.Lab(device="cpu").measure(nets, data, [own, moved], ["accuracy"], ["checks"])
+    (found,) = [item for item in table.findings if item.name == "black_box" and item.net == "masked"]
+    assert found.verdict is Verdict.FAIL and found.value > 0.05
+    (fine,) = [item for item in table.findings if item.name == "black_box" and item.net == "plain"]
+    assert fine.verdict is not Verdict.FAIL

@@ -158,7 +158,7 @@ class Component(BaseModel):
         item that fits something itself adds what its parts fitted: `{"scale": scale, **(super().prepare(net, data, draws=draws) or {})}`.
         """
         state: State = {}
-        for place, part in self._inside():
+        for place, part in self.__inside():
             if all(type(inner).prepare is Component.prepare for inner in walk(part)):
                 continue
             fitted = part.prepare(net, data, draws=draws.at(place)) or {}
@@ -173,7 +173,7 @@ class Component(BaseModel):
     def prepared(self, state: State | None) -> Self:
         """This component with the given fitted state; the components in its fields get their part of it."""
         own = dict(state or {})
-        parts: dict[str, State] = {place: {} for place, _ in self._inside()}
+        parts: dict[str, State] = {place: {} for place, _ in self.__inside()}
         for key in list(own):
             place, _, name = key.partition("/")
             if place in parts:
@@ -183,7 +183,7 @@ class Component(BaseModel):
         twin._state = None if state is None else own
         return twin
 
-    def _inside(self) -> typing.Iterator[tuple[str, Component]]:
+    def __inside(self) -> typing.Iterator[tuple[str, Component]]:
         """The components in the fields and their places: `attack`, or `attacks.0` in a tuple."""
         for field in sorted(type(self).model_fields):
             yield from _components(getattr(self, field), field)

@@ -79,6 +79,8 @@ class Corruption(Perturbation):
 class Attack(Perturbation):
     """A perturbation that looks at the network to reach a goal."""
 
+    has_norms: ClassVar[tuple[float, ...]] = (1, 2, math.inf)
+    """The norms of balls it can search, where its threat is a ball."""
     goal: Goal = Field(default_factory=Misclassify)
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ def drafts(net: Callable[[Tensor], Tensor], x: Tensor) -> bool:
     return _choices[module]
 
 
-def decide(net: nn.Module, choice: bool) -> None:
+def decide(net: Any, choice: bool) -> None:
     """Fix the answer for a network (or any object around one), as an earlier run recorded it."""
     module = module_of(net)
     if module is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from brinell.core.component import items
+from brinell.core.component import Component, items
 from brinell.core.dataset import Dataset
 from brinell.core.errors import SpecError
 from brinell.core.perturbation import Attack, Corruption
@@ -31,9 +31,10 @@ def suite(name: str, data: Dataset) -> Suite:
     """The suite of this name for these data.
 
     quick: 512 samples; noise control, five corruptions at severities 1, 3 and 5, FGSM and PGD-20 at Linf 2/255 and 8/255.
-    standard: 2,000 samples; noise control, every graded corruption at every severity, FGSM, and PGD-50 with two restarts on both
-    losses at Linf 2/255, 4/255 and 8/255 and L2 0.25 and 0.5 (the strongest attack there is so far).
-    full: all samples and all items; every attack in every norm, over budgets.
+    standard: 2,000 samples; noise control, every graded corruption at every severity, FGSM and the strongest attack there is at Linf
+    2/255, 4/255 and 8/255 and L2 0.25 and 0.5.
+    full: all samples and all items that need no choice: every attack with a budget in every norm, over budgets; every minimum-norm
+    attack once in each norm it has; grids of shifts and rotations.
 
     Corruptions of images are left out where the samples are no images.
 
@@ -44,24 +45,37 @@ def suite(name: str, data: Dataset) -> Suite:
         raise SpecError(f"no suite is called {name!r}; choose one of {', '.join(NAMES)}")
     image = len(data.shape) == 3 and data.domain == (0.0, 1.0)
     graded = [kind for kind, cls in items(Corruption).items() if "severity" in cls.model_fields] if image else []
-    small, medium, large = (_ball(data, "inf", f"{level}/255") for level in (2, 4, 8))
+    budgets = [("inf", "2/255"), ("inf", "4/255"), ("inf", "8/255"), ("2", "0.25"), ("2", "0.5")]
+    small, medium, large, *round_ones = (_ball(data, *budget) for budget in budgets)
     if name == "quick":
         corruptions = [f"{kind}(severity={s})" for kind in QUICK_CORRUPTIONS if kind in graded for s in (1, 3, 5)]
         attacks = [attack for ball in (small, large) for attack in (f"fgsm(threat={ball})", f"pgd(steps=20, threat={ball})")]
         return Suite(512, (*_controls(small, large), *corruptions, *attacks))
     corruptions = [f"{kind}(severity={s})" for kind in graded for s in range(1, 6)]
-    balls = [small, medium, large, _ball(data, "2", "0.25"), _ball(data, "2", "0.5")]
+    balls = [small, medium, large, *round_ones]
     if name == "standard":
-        attacks = [attack for ball in balls for attack in (f"fgsm(threat={ball})", *_strong(ball))]
+        attacks = [attack for ball in balls for attack in (f"fgsm(threat={ball})", f"strongest(threat={ball})")]
         return Suite(2000, (*_controls(*balls), *corruptions, *attacks))
-    balls += [_ball(data, norm, eps) for norm, eps in (("inf", "1/255"), ("inf", "16/255"), ("2", "1"), ("1", "4"), ("1", "12"))]
-    plain = [kind for kind, cls in items(Attack).items() if "threat" in cls.model_fields and cls.model_fields["threat"].default is not None]
-    attacks = [f"{kind}(threat={ball})" for ball in balls for kind in plain] + [spec for ball in balls for spec in _strong(ball)]
-    return Suite(None, (*_controls(*balls), *corruptions, *attacks), tuple(items(Probe)), tuple(items(Summary)))
+    budgets += [("inf", "1/255"), ("inf", "16/255"), ("2", "1"), ("1", "4"), ("1", "12")]
+    attacks = [spec for cls in items(Attack).values() if issubclass(cls, Attack) for spec in _every(cls, data, budgets)]
+    attacks += ["spatial"] if image else []
+    controls = _controls(*(_ball(data, *budget) for budget in budgets))
+    return Suite(None, (*controls, *corruptions, *attacks), _all(Probe, medium), _all(Summary, medium))
 
 
-def _strong(ball: str) -> list[str]:
-    return [f"pgd(steps=50, restarts=2, loss={loss}, threat={ball})" for loss in ("cross_entropy", "margin")]
+def _all(kind: type[Component], ball: str) -> tuple[str, ...]:
+    """All items of a kind; those that need an attack get one."""
+    needs = {name: {field for field, info in cls.model_fields.items() if info.is_required()} for name, cls in items(kind).items()}
+    given = {name: f"{name}(attack=pgd(steps=20, threat={ball}))" if fields else name for name, fields in needs.items()}
+    return tuple(text for name, text in given.items() if needs[name] <= {"attack"})
+
+
+def _every(cls: type[Attack], data: Dataset, budgets: list[tuple[str, str]]) -> list[str]:
+    """An attack in every ball it can search; none where it is built around other attacks, or needs a choice."""
+    if cls.model_fields["threat"].default is None or any(field.is_required() for field in cls.model_fields.values()):
+        return []
+    mine = [(f"{norm:g}", "inf") for norm in cls.has_norms] if cls.unbounded else budgets
+    return [f"{cls.name}(threat={_ball(data, norm, eps)})" for norm, eps in mine if float(norm) in cls.has_norms]
 
 
 def _controls(*balls: str) -> list[str]:

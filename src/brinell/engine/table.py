@@ -11,6 +11,7 @@ import numpy as np
 from brinell.core.errors import StoreError
 from brinell.core.lab import Table
 from brinell.core.measurement import Finding, Verdict
+from brinell.engine.plan import keys_of
 from brinell.engine.store import Store
 
 
@@ -25,9 +26,11 @@ def open_table(store: Store | str | Path, *, cells_only: bool = False) -> Table:
             raise StoreError(f"{store} is no directory; give the --out of an earlier run")
         store = Store(store)
     plan = store.read_json("plan.json")
-    keys: dict[tuple[str, str], str] = {}
+    names = set(store.names("readings", ".parquet"))
+    asked = keys_of(plan) if "versions" in plan else {}  # not in runs of older versions
+    keys = {place: key for place, key in asked.items() if key in names}  # a finished cell may have samples without any reading
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for name in sorted(store.names("readings", ".parquet")):
+    for name in sorted(names):
         rows = store.read_rows(f"readings/{name}.parquet")
         if rows:
             place = (rows[0]["net"], rows[0]["perturbation"])

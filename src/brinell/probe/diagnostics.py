@@ -13,12 +13,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from brinell.core.component import State
-from brinell.core.confidence import bonferroni, mcnemar, proportion
+from brinell.core.confidence import bonferroni, mcnemar, mean_interval, proportion
 from brinell.core.draws import Draws
-from brinell.core.goal import margin
+from brinell.core.goal import dlr, margin
 from brinell.core.measurement import Bound, Reading
+from brinell.core.network import module_of
 from brinell.core.probe import Needs, Probe, View
 from brinell.core.tally import Max, Rows, Tallies, Tally
+from brinell.probe.interference import gradient_calls, instability, state_version
 
 Net = Callable[[Tensor], Tensor]
 
@@ -26,7 +28,7 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Channel means and standard deviations that most published ImageNet weights were trained with."""
 
 _SCALES = ("standardised", "imagenet", "minus_one_to_one", "grey_levels")
-_LOSSES = ("cross_entropy", "margin")
+_LOSSES = ("cross_entropy", "margin", "dlr")
 _FITTED_ON = 1024  # samples that the channel statistics are taken from
 _ALONE = 4  # samples of a shard that are passed in a batch of one
 _OTHER_SEED = 20_240_229  # any number that is not the lab's
@@ -93,7 +95,7 @@ def rescaled(x: Tensor, state: State) -> dict[str, Tensor]:
     return found
 
 
-class Diagnostics(Probe, name="diagnostics"):
+class Diagnostics(Probe, name="diagnostics", version=2):
     """Extra passes over clean samples that show whether other numbers can be trusted: are there gradients, is the net deterministic?
 
     Readings of the clean cell; other cells have none. From the logits that are there anyway, over all samples:
@@ -103,13 +105,18 @@ class Diagnostics(Probe, name="diagnostics"):
 
     From passes of its own, over a share of the samples chosen by the hash of their ids:
 
-    - `repeat_difference`, `repeat_changes`: largest `logit_distance` and share of changed predictions between a pass and two
-      repetitions of the same batch, the second under another torch random state; above 0 for a random (or stateful) network;
+    - `repeat_difference`, `repeat_changes`: largest `logit_distance` and share of changed predictions between a pass and a repetition
+      of the same batch under another torch random state; above 0 for a random (or stateful) network;
+    - `mode_difference`, `mode_changes`: the same between a pass that records a graph for gradients and one that does not; above 0
+      for a network that notices whether it is attacked;
+    - `gradient_calls`, `state_changes`: 1 where a plain forward pass takes gradients, or writes to parameters or buffers; else 0;
     - `batch_difference`, `batch_changes`: the same between the lab's batch, the chosen samples alone, halves of these, and a few
       samples in batches of one (a network that refuses one counts as distance 1). What is passed together depends on the lab's
       batch size, so for a network that mixes its batch these two do;
     - `no_gradient`: share whose logits carry no gradient to the input (detached, quantised by hand, `no_grad` inside);
-    - `zero_gradient_share`, `nonfinite_gradient_share`, of layers `cross_entropy` and `margin`: share whose input gradient is
+    - `instability`: mean of `interference.instability` over `points` points in a box of side 8/255 of the domain's width: the relative
+      change of the margin under tiny noise, in [0, 1];
+    - `zero_gradient_share`, `nonfinite_gradient_share`, of layers `cross_entropy`, `margin` and `dlr`: share whose input gradient is
       exactly 0, or not finite. The losses are computed plainly in the network's precision: this is what an attack without
       precautions sees. UNDEFINED where there is no gradient;
     - `normalisation_gain`: accuracy on rescaled inputs (`rescaled`) minus accuracy on the inputs as they are, in [-1, 1]; the
@@ -120,7 +127,7 @@ class Diagnostics(Probe, name="diagnostics"):
     Clopper-Pearson's.
 
     Arguments:
-        share: of the samples that extra passes are spent on, in (0, 1]. confidence: of the intervals.
+        share: of the samples that extra passes are spent on, in (0, 1]. points: of `instability`. confidence: of the intervals.
 
     References: Croce & Hein (2020), arXiv 2003.01690 (flags for randomness, probabilities and zero gradients, here per sample);
         Carlini et al. (2019), "On Evaluating Adversarial Robustness", arXiv 1902.06705. Share, scales and batchings are ours.
@@ -131,6 +138,7 @@ class Diagnostics(Probe, name="diagnostics"):
     """
 
     share: float = Field(default=0.25, gt=0, le=1)
+    points: int = Field(default=4, ge=1)
     confidence: float = Field(default=0.95, gt=0, lt=1)
 
     @property
@@ -139,8 +147,8 @@ class Diagnostics(Probe, name="diagnostics"):
 
     @property
     def passes(self) -> tuple[int, int]:
-        # one pass with gradients, two repetitions, the halves, at most a batch of one, and the scales
-        return math.ceil(self.share * (5 + len(_SCALES))), math.ceil(self.share * len(_LOSSES))
+        # one pass with gradients, two without, the halves, at most a batch of one, the box, and the scales
+        return math.ceil(self.share * (5 + self.points + len(_SCALES))), math.ceil(self.share * len(_LOSSES))
 
     def prepare(self, net: Any, data: Any, *, draws: Draws) -> State:
         """Channel means and standard deviations of (some of) the data, and its domain."""
@@ -160,20 +168,26 @@ class Diagnostics(Probe, name="diagnostics"):
         }
         chosen = draws.fork().uniform(1, dtype=torch.float64).squeeze(1) < self.share
         if bool(chosen.any()):
-            columns = self._try(view.net, view.x[chosen], view.y[chosen], view.logits.detach()[chosen])
+            columns = self._try(view.net, view.x[chosen], view.y[chosen], view.logits.detach()[chosen], draws[chosen])
             parts["tried"] = Rows.of(id=view.ids[chosen.to(view.ids.device)], **columns)
         return Tallies(parts)
 
-    def _try(self, net: Net, x: Tensor, y: Tensor, known: Tensor) -> dict[str, Tensor]:
+    def _try(self, net: Net, x: Tensor, y: Tensor, known: Tensor, draws: Draws) -> dict[str, Tensor]:
         """One column per question; x: (m, *d) with m >= 1, known: (m, K) the logits of these samples in the lab's batch."""
-        logits, columns = _gradients(net, x, y)
+        recorded, columns = _gradients(net, x, y)
         with torch.no_grad():
-            devices = [x.device] if x.device.type == "cuda" else []
-            again = [net(x)]
+            devices, before = [x.device] if x.device.type == "cuda" else [], state_version(module_of(net))
+            with gradient_calls() as calls:
+                logits = net(x)
             with torch.random.fork_rng(devices=devices):
                 torch.manual_seed(_OTHER_SEED)
-                again.append(net(x))
-            columns |= _compared("repeat", logits, again)
+                columns |= _compared("repeat", logits, [net(x)])
+            columns |= _compared("mode", logits, [recorded])
+            columns["gradient_calls"] = torch.full_like(y, bool(calls)).bool()
+            columns["state_changes"] = torch.full_like(y, state_version(module_of(net)) != before).bool()
+            low, high = (0.0, 1.0) if self.state is None else self.state["domain"].tolist()
+            side = 8 / 255 * (high - low if math.isfinite(high - low) else 1.0)
+            columns["instability"] = instability(net, x, y, logits, side=side, count=self.points, low=low, high=high, draws=draws.at("box"))
             halves = torch.cat([net(half) for half in x.chunk(2)])
             alone = torch.cat([_alone(net, x[i : i + 1], logits) for i in range(min(_ALONE, len(x)))])
             columns |= _compared("batch", logits, [known, halves, torch.cat((alone, logits[len(alone) :]))])
@@ -189,8 +203,10 @@ class Diagnostics(Probe, name="diagnostics"):
         readings = [self._share("probability_share", seen["probability"]), self._share("nonfinite_share", seen["nonfinite"])]
         tried = tally.parts.get("tried", Rows())
         rows = {name: value.numpy() for name, value in Rows(tried.values).sorted().values.items()}
-        for name in ("repeat", "batch"):
+        for name in ("repeat", "batch", "mode"):
             readings += self._compared(name, rows)
+        readings += [self._share(name, rows.get(name)) for name in ("gradient_calls", "state_changes")]
+        readings.append(self._instability(rows))
         readings.append(self._share("no_gradient", rows.get("no_gradient")))
         for loss in _LOSSES:
             for name in ("zero_gradient_share", "nonfinite_gradient_share"):
@@ -212,6 +228,13 @@ class Diagnostics(Probe, name="diagnostics"):
         distance = rows[f"{name}_distance"]
         largest = Reading(f"{name}_difference", float(distance.max()), bound=Bound.LOWER, n=len(distance))
         return [largest, self._share(f"{name}_changes", rows[f"{name}_changed"])]
+
+    def _instability(self, rows: dict[str, np.ndarray]) -> Reading:
+        if not rows:
+            return Reading.undefined("instability", self._nobody())
+        values = rows["instability"]
+        low, high = mean_interval(values, self.confidence, within=(0.0, 1.0)) if len(values) > 1 else (None, None)
+        return Reading("instability", float(values.mean()), "", Bound.ESTIMATE, low, high, self.confidence, len(values))
 
     def _gradient(self, name: str, loss: str, rows: dict[str, np.ndarray]) -> Reading:
         if not rows:
@@ -243,6 +266,7 @@ def _gradients(net: Net, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor
         gradients = {
             "cross_entropy": plain_gradient(F.cross_entropy(logits, y, reduction="none"), z),
             "margin": plain_gradient(margin(logits, y), z),
+            "dlr": plain_gradient(dlr(logits, y), z),
         }
     columns = {"no_gradient": torch.full_like(y, int(gradients["margin"] is None)).bool()}
     for loss, gradient in gradients.items():

@@ -85,11 +85,16 @@ def grade(spec: str) -> Grade:
 
 
 def common() -> list[str]:
-    """The graded corruptions that count in means, of those installed; none where an installed item cannot be imported."""
+    """The graded corruptions of this package that count in means; none where an installed item cannot be imported."""
     try:
-        return [name for name, cls in items(Corruption).items() if "severity" in cls.model_fields and getattr(cls, "main", True)]
+        found = items(Corruption).items()
     except SpecError:
         return []
+    return [
+        name
+        for name, cls in found
+        if "severity" in cls.model_fields and getattr(cls, "main", True) and cls.__module__.startswith("brinell.")
+    ]
 
 
 def size_of(ball: Ball) -> tuple[str, float, str]:

@@ -39,6 +39,9 @@ class RobustAccuracy(Summary, name="bound"):
     or the measurement is wrong, and neither bound can be trusted. One per certifier and perturbation; PASS where there is none.
     Certifiers' own counterexamples move no bound: no point of theirs has been measured.
 
+    Arguments:
+        confidence: of the interval of each bound.
+
     References: the minimum per sample over attacks, instead of a mean of accuracies, is what Carlini et al. (2019), "On Evaluating
         Adversarial Robustness", arXiv 1902.06705, asks for; taking every point of the run into it is ours.
 

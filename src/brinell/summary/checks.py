@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -15,15 +16,19 @@ from brinell.core.measurement import Finding, Reading, Status, Verdict
 from brinell.core.perturbation import Corruption, Perturbation
 from brinell.core.summary import Summary
 from brinell.core.threat import Ball
+from brinell.summary.attack_checks import attack_findings, budget_families, scale_findings, silent_successes
 from brinell.summary.points import Cell, Room, balls, cells
 
 FAIL, FLAG, PASS = Verdict.FAIL, Verdict.FLAG, Verdict.PASS
 
-PROBED = ("probabilities", "normalisation", "random_forward", "batch_dependence", "no_gradient", "zero_gradients")
+PROBED = (
+    "probabilities", "normalisation", "random_forward", "dynamic", "batch_dependence", "gradient_mode", "instability", "no_gradient",
+    "zero_gradients",
+)  # fmt: skip
 """The checks that need the probe `diagnostics`."""
 
 
-class Checks(Summary, name="checks"):
+class Checks(Summary, name="checks", version=2):
     """The pitfalls of robustness evaluation, each as a finding with its number: can these numbers be trusted?
 
     FAIL: numbers of this network or cell are wrong or missing. FLAG: they need a second look. PASS is reported too.
@@ -39,17 +44,33 @@ class Checks(Summary, name="checks"):
     - `black_box`: the same for attacks without gradients against those with them;
     - `monotone`: share of samples that an attack breaks at one eps and not at the next larger one; FAIL where accuracy rises
       (for a single gradient step, which may well overshoot, FLAG);
+    - `longer`: share of samples that an attack breaks with more steps, queries or restarts and not with fewer, between the two
+      largest budgets of the plan: had it converged (FLAG)?
+    - `unbounded`: share of samples right under an attack whose ball holds the whole domain, or has no end
+      (FAIL; up to 0.05 FLAG);
+    - `silent_success`: share of samples for which a minimum-norm attack reports a point that is right after all (FLAG);
+    - `budget_scale`: the largest Linf ball reaches half the domain's width, where every sample may become the same grey, or more than
+      half of the samples right at first are wrong at a point within 1/255 of it: are eps and data in the same units (FLAG)?
 
     and from the probe `diagnostics` (where it was not run or failed, one FLAG called `diagnostics` says so instead):
 
     - `probabilities`, `normalisation`, `random_forward`, `batch_dependence` (FLAG), `no_gradient` (FAIL);
-    - `zero_gradients`: share of samples whose plain cross-entropy has an input gradient of exactly 0 (FLAG; FAIL where all).
+    - `gradient_mode`: logits differ between a pass that records gradients and one that does not (FAIL); `dynamic`: a forward pass
+      takes gradients or changes parameters or buffers (FLAG); `instability`: the margin jumps under tiny noise (FLAG);
+    - `zero_gradients`: share of samples whose plain cross-entropy has an input gradient of exactly 0 (FLAG; FAIL where all);
+
+    and from the probes `escalation` and `binarisation`, of every attack they were run with:
+
+    - `unbounded`, `longer`, `noise_control` as above (the last two FLAG above `gain`);
+    - `binarisation`: share of adversarial examples, there by construction, that the attack finds (FLAG below the threshold, FAIL
+      0.05 below it, or where no more are found than by chance); FLAG where no sample could be tried.
 
     A number exactly at its threshold passes. Attacks whose goal is not `misclassify` are left out of the comparisons.
 
     Arguments:
         probability_share: of rows that look like probabilities. repeat_distance, batch_distance: `logit_distance` between
             repetitions, and between batchings (which differ by rounding). zero_gradient_share: of samples.
+        instability: of the margin. gain: share that a longer attack may add in `escalation`. binarisation: share found.
         normalisation_gain: of accuracy; also asked: the gain's interval lies above 0. alone: share of samples that the weaker
             of two attacks may break alone. confidence: of the interval of clean accuracy.
 
@@ -74,6 +95,9 @@ class Checks(Summary, name="checks"):
     zero_gradient_share: float = Field(default=0.05, ge=0, le=1)
     normalisation_gain: float = Field(default=0.1, ge=0, le=1)
     alone: float = Field(default=0.002, ge=0, le=1)
+    instability: float = Field(default=0.25, ge=0, le=1)
+    gain: float = Field(default=0.02, ge=0, le=1)
+    binarisation: float = Field(default=0.95, ge=0, le=1)
     confidence: float = Field(default=0.95, gt=0, lt=1)
 
     def __call__(self, table: Table) -> list[tuple[str, Reading] | Finding]:
@@ -87,6 +111,11 @@ class Checks(Summary, name="checks"):
             for ball in balls(table.perturbations()):
                 found += self._compared(net, ball, measured, room)
             found += self._monotone(net, measured)
+            found += self._longer(net, measured)
+            found += self._unbounded(net, measured, room)
+            found += silent_successes(net, measured)
+            found += scale_findings(net, measured, room)
+            found += attack_findings(table, net, gain=self.gain, binarisation=self.binarisation)
         return found
 
     def _chance(self, table: Table, net: str, measured: list[Cell]) -> Iterator[Finding]:
@@ -124,23 +153,41 @@ class Checks(Summary, name="checks"):
         shaky = _judged(
             net, "random_forward", rows["repeat_difference", ""], self.repeat_distance, "A repeated forward pass gives the same logits",
             f"A repeated forward pass gives other logits and changes {_share(rows['repeat_changes', ''])} of the predictions: the "
-            "network is random, or keeps state. Every number here is of one draw: fix the randomness, or attack the mean over draws",
+            "network is random, or keeps state. Every number here is of one draw: fix the randomness, or attack the mean over draws (eot)",
         )  # fmt: skip
         yield shaky
+        yield self._dynamic(net, rows)
         if shaky.verdict is PASS:  # repetitions of a random network differ in any batching
             yield _judged(
                 net, "batch_dependence", rows["batch_difference", ""], self.batch_distance, "Logits do not depend on the batch",
                 f"Logits depend on what else is in the batch, and {_share(rows['batch_changes', ''])} of the predictions with them: a "
                 "sample has no answer of its own. Look for batch statistics in evaluation mode",
             )  # fmt: skip
+            yield _judged(
+                net, "gradient_mode", rows["mode_difference", ""], self.repeat_distance, "Recording gradients changes no logits",
+                f"Logits, and {_share(rows['mode_changes', ''])} of the predictions, differ between passes that record gradients and "
+                "passes that do not: attacks see another network than users. Remove what asks for torch.is_grad_enabled", FAIL,
+            )  # fmt: skip
+            yield _judged(
+                net, "instability", rows["instability", ""], self.instability, "The margin changes little in a small box around samples",
+                "The margin jumps within a box of side 8/255 around samples: gradients there say little about where the loss grows. Add "
+                "attacks without gradients, or backward_as for the step that does it",
+            )  # fmt: skip
         cut = _judged(
             net, "no_gradient", rows["no_gradient", ""], 0.0, "A gradient reaches the input",
             "No gradient reaches the input, so attacks that follow it find nothing: remove detach or no_grad, replace the step by a "
-            "differentiable one, or attack without gradients", FAIL,
+            "differentiable one (backward_as), or attack without gradients", FAIL,
         )  # fmt: skip
         yield cut
         if cut.verdict is PASS:
             yield self._zero(net, rows)
+
+    def _dynamic(self, net: str, rows: dict[tuple[str, str], dict[str, Any]]) -> Finding:
+        calls, changes = rows["gradient_calls", ""], rows["state_changes", ""]
+        what = [said for row, said in ((calls, "takes gradients"), (changes, "writes to its parameters or buffers")) if row["value"]]
+        row = max((calls, changes), key=lambda row: row["value"] or 0.0)
+        bad = f"A forward pass {' and '.join(what)}: the network adapts while it answers, and static attacks may miss how"
+        return _judged(net, "dynamic", row, 0.0, "Forward passes take no gradients and change nothing", bad)
 
     def _normalisation(self, net: str, row: dict[str, Any]) -> Finding:
         name, gain = "normalisation", row["value"]
@@ -178,11 +225,11 @@ class Checks(Summary, name="checks"):
         mine = [cell for cell in measured if cell.attacks and cell.perturbation.threat == ball]
         one_step = [cell for cell in mine if cell.perturbation.passes[1] == 1]
         iterative = [cell for cell in mine if cell.perturbation.passes[1] > 1]
-        blind = [cell for cell in mine if cell.perturbation.passes[0] > 0 and cell.perturbation.passes[1] == 0]
+        blind = [cell for cell in mine if cell.perturbation.passes[1] == 0]  # transferred points cost no pass at all
         for name, weaker, stronger, what in (
             ("noise_control", noise, mine, "chance"),
             ("one_step", one_step, iterative, "a single gradient step"),
-            ("black_box", blind, [*one_step, *iterative], "an attack without gradients"),
+            ("black_box", blind, [*one_step, *iterative], "an attack without gradients of the network"),
         ):
             by_weaker, by_stronger = room.survived([*clean, *weaker], ball), room.survived([*clean, *stronger], ball)
             if not weaker or not stronger or by_weaker is None or by_stronger is None:
@@ -212,6 +259,30 @@ class Checks(Summary, name="checks"):
                 verdict = FAIL if risen and attack.passes[1] != 1 else FLAG
                 said += f"{risen}. A larger ball contains the smaller: give the attack more steps or restarts there"
             yield Finding("monotone", verdict, said, value=alone, threshold=self.alone, net=net, perturbation=attack.spec())
+
+    def _longer(self, net: str, measured: list[Cell]) -> Iterator[Finding]:
+        """What an attack breaks with its largest budget it should break with the one before."""
+        for field, family in budget_families(measured):
+            (few, short), (many, long) = family[-2:]
+            gained = float((short.correct & ~long.correct).mean())
+            said = f"{gained:.1%} of the samples are broken with {field}={many:g} and not with {few:g}"
+            verdict = PASS if gained <= self.alone else FLAG
+            if verdict is FLAG:
+                said += ". The attack had not converged: go on doubling until nothing is gained"
+            yield Finding("longer", verdict, said, value=gained, threshold=self.alone, net=net, perturbation=long.spec)
+
+    def _unbounded(self, net: str, measured: list[Cell], room: Room) -> Iterator[Finding]:
+        """An attack without bounds must break everything."""
+        for cell in measured:
+            ball = cell.perturbation.threat
+            if not cell.attacks or not isinstance(ball, Ball) or not (math.isinf(ball.eps) or room.holds_domain(ball)):
+                continue
+            left = float(cell.correct.mean())
+            said = f"{left:.1%} of the samples are right still under an attack that may change them at will"
+            verdict = PASS if left <= self.alone else FLAG if left <= 0.05 else FAIL
+            if verdict is not PASS:
+                said += ": it does not work on this network. Look at its gradients, give it more steps, or use one without gradients"
+            yield Finding("unbounded", verdict, said, value=left, threshold=self.alone, net=net, perturbation=cell.spec)
 
 
 def _judged(net: str, name: str, row: dict[str, Any], threshold: float, good: str, bad: str, verdict: Verdict = FLAG) -> Finding:

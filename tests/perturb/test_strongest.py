@@ -1,0 +1,78 @@
+"""Our default: the budget of passes, partial answers, samples without a gradient; verdicts are in test_misleading."""
+
+import math
+
+import pytest
+import torch
+
+from brinell.core.component import parse
+from brinell.core.draws import derive
+from brinell.core.network import Counted
+from brinell.core.threat import Ball
+from brinell.models.misleading import Quantised
+from brinell.models.reference import exact_margin, linear_network
+from brinell.perturb.strongest import Strongest
+
+X = derive(0, "x", ids=range(8)).uniform(1, 4, 4, low=0.3, high=0.7)
+WEIGHT = derive(5, ids=range(5)).normal(16)
+NET = linear_network(WEIGHT)
+with torch.no_grad():
+    Y = NET(X).argmax(1)
+
+
+def never(z):
+    s = z.flatten(1).sum(1, keepdim=True)
+    return torch.cat((s + 1000, -s, s - 3, 2 * s, s / 2), 1)
+
+
+@pytest.mark.parametrize("budget", [1, 40, 130, 500, 2000])
+def test_no_sample_costs_more_than_its_budget(budget):
+    net, y = Counted(never), torch.zeros(8, dtype=torch.int64)
+    attack = Strongest(threat=Ball(eps=0.1), budget=budget)
+    made = attack(net, X, y, draws=derive(0, ids=range(8)))
+    spent = sum(net.reset()) / 8
+    assert spent <= max(budget, 4) and attack.threat.contains(X, made.z).all()
+    assert spent > budget - 340 or budget > 1500  # what is left over is less than the next attack costs
+    whole = budget >= 2000
+    assert made.note.startswith("partial: 8 of 8 samples survived") != whole
+    assert whole or "apgd(loss=dlr" in made.note
+
+
+def test_the_plan_escalates():
+    names = [part.name for part in Strongest().plan(classes=10)]
+    assert names == ["pgd", "apgd", "apgd", "square", "apgd", "square"]
+    assert 2990 <= sum(Strongest().passes) <= 3000 and 90 <= sum(Strongest(budget=100).passes) <= 100
+    assert [part.name for part in Strongest(budget=200).plan(classes=10)] == ["pgd", "apgd", "square"]
+
+
+@pytest.mark.parametrize("norm", [1, 2, math.inf])
+def test_exact_on_a_linear_network(norm):
+    margins = exact_margin(WEIGHT, None, X, Y, norm)
+    row = int(margins.argsort()[4])
+    for factor, flips in ((1.05, True), (0.999, False)):
+        ball = Ball(norm=norm, eps=float(margins[row]) * factor, low=-math.inf, high=math.inf)
+        made = Strongest(threat=ball, budget=1000)(NET, X[row : row + 1], Y[row : row + 1], draws=derive(0, ids=[row]))
+        assert ball.contains(X[row : row + 1], made.z).all() and bool(NET(made.z).argmax(1) != Y[row]) == flips
+
+
+def test_a_partial_answer_says_nothing_where_nobody_survived():
+    made = Strongest(threat=Ball(eps=0.6), budget=60)(NET, X, Y, draws=derive(0, ids=range(8)))
+    assert (NET(made.z).argmax(1) != Y).all() and made.note == ""
+
+
+def test_samples_without_a_gradient_meet_the_square_attack():
+    net = Counted(Quantised().build((1, 4, 4), 4))
+    x, y = torch.full((3, 1, 4, 4), 0.5), torch.zeros(3, dtype=torch.int64)
+    made = Strongest(threat=Ball(eps=16 / 255), budget=400)(net, x, y, draws=derive(0, ids=range(3)))
+    assert (net(made.z).argmax(1) == 1).all() and net.reset()[1] <= 3
+    assert made.note == "no gradient at 3 of 3 samples: they met the square attack alone"
+
+
+def test_few_classes_and_targets():
+    net = linear_network(WEIGHT[:2])
+    y = net(X).argmax(1).detach()
+    made = Strongest(threat=Ball(eps=0.6))(net, X, y, draws=derive(0, ids=range(8)))
+    assert (net(made.z).argmax(1) != y).all() and "the network has 2" in made.note
+    attack = parse("strongest(goal=target(runner_up), threat=ball(norm=2, eps=4))")
+    made = attack(NET, X, Y, draws=derive(0, ids=range(8)))
+    assert torch.equal(NET(made.z).argmax(1), attack.goal.targets(Y, NET(X)))
