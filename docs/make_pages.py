@@ -13,7 +13,7 @@ PAGES = Path(__file__).parent / "components"
 
 def page(name: str, cls: type[Component]) -> str:
     """The Markdown page of a component."""
-    lines = [f"# `{name}`", "", f"A {kind(cls)}, version {cls.version}, in `{cls.__module__}`.", "", "```text"]
+    lines = [f"# `{name}`", "", f"A {kind(cls)}, version {cls.revision}, in `{cls.__module__}`.", "", "```text"]
     lines += [inspect.cleandoc(cls.__doc__ or ""), "```", "", "| field | type | default |", "|---|---|---|"]
     for field, info in sorted(cls.model_fields.items()):
         default = "required" if info.is_required() else f"`{info.get_default(call_default_factory=True)!r}`"

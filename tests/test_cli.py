@@ -264,7 +264,7 @@ def test_list_of_one_kind(capsys, kind):
 def test_show_every_item(capsys, name):
     assert main(["show", name]) == 0
     out = capsys.readouterr().out
-    assert out.startswith(f"{name} (version {OWN[name].version}, {OWN[name].__module__})\n\n")
+    assert out.startswith(f"{name} (version {OWN[name].revision}, {OWN[name].__module__})\n\n")
     fields = out[out.rindex("Fields:") :].splitlines()[1:]
     assert [line.split(":")[0].strip() for line in fields] == sorted(OWN[name].model_fields)
     assert all("required" in line or "default " in line for line in fields)

@@ -174,7 +174,7 @@ def test_perturbations_that_do_nothing_say_so():
 
     with pytest.raises(TypeError, match="Silent does not say how it perturbs"):
         Silent()(None, X, Y, draws=draws())
-    assert Silent().passes == (0, 0)
+    assert Silent().cost == (0, 0)
 
 
 @pytest.mark.parametrize("spec", ["fog(severity=3)", "uniform_noise(threat=ball(eps=0.1))", "fgsm", "pgd(steps=2)"])

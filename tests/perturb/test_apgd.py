@@ -200,7 +200,7 @@ def test_passes_on_a_network_that_never_yields():
         assert ask(attack, net, y=y).shape == X.shape
         forwards, backwards = net.reset()
         # nine classes are asked for, three are there
-        full = attack.replace(targets=3).passes
+        full = attack.replace(targets=3).cost
         assert (forwards / 10, backwards / 10) == (full[0] + 1, full[1])
 
 

@@ -27,7 +27,7 @@ def test_the_published_sequence():
     ]
     l1 = AutoAttack(threat=Ball(norm=1, eps=12.0)).sequence()
     assert (l1[0].restarts, l1[1].restarts, l1[1].targets) == (5, 1, 5)
-    random = [part.spec() for part in AutoAttack(variant="rand", threat=ball).sequence()]
+    random = [part.spec() for part in AutoAttack(version="rand", threat=ball).sequence()]
     assert random == [
         f"eot(attack=apgd(loss={loss}, steps=100, threat=ball(eps=0.1, norm=inf)), samples=20)" for loss in ("cross_entropy", "dlr")
     ]
@@ -62,7 +62,7 @@ def test_a_random_network():
     def noisy(z):
         return net(z) + 0.2 * torch.randn(len(z), 2, generator=state)
 
-    z = points(AutoAttack(variant="rand", threat=ball, steps=10)(noisy, X, y, draws=derive(0, ids=range(8))))
+    z = points(AutoAttack(version="rand", threat=ball, steps=10)(noisy, X, y, draws=derive(0, ids=range(8))))
     assert ball.contains(X, z).all() and (net(z).argmax(1) != y).sum() >= 7
 
 

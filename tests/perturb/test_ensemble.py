@@ -102,7 +102,7 @@ def test_threat_and_goal_are_those_of_the_parts():
     assert attack.threat == Ball(eps=0.1) and attack.goal.name == "misclassify" and parse(attack.spec()) == attack
     moved = attack.within(Ball(norm=2, eps=0.5))
     assert moved.threat == Ball(norm=2, eps=0.5) and all(part.threat == moved.threat for part in moved.attacks)
-    assert attack.passes[0] == sum(part.passes[0] + 2 for part in attack.attacks)
+    assert attack.cost[0] == sum(part.cost[0] + 2 for part in attack.attacks)
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_a_deterministic_network_is_attacked_as_without():
 def test_threat_goal_and_cost_are_those_of_the_attack():
     attack = parse("eot(attack=pgd(steps=5, goal=target(1), threat=ball(norm=2, eps=0.5)), samples=4)")
     assert attack.threat == parse("ball(norm=2, eps=0.5)") and attack.goal == parse("target(1)")
-    assert attack.passes == (4 * 6, 4 * 5)
+    assert attack.cost == (4 * 6, 4 * 5)
     assert parse(attack.spec()) == attack and "threat" not in attack.spec().replace("threat=ball(eps=0.5, norm=2)", "", 1)
     assert attack.within(parse("ball(eps=0.1)")).threat.eps == 0.1
     with pytest.raises(SpecError, match="to the inner attack"):

@@ -69,8 +69,8 @@ def test_restarts_begin_within_half_and_then_all_of_the_distance_found():
 def test_the_passes_it_takes_are_those_it_announces():
     counted, attack = Counted(NET), parse("fab(steps=7, targets=2, threat=ball(norm=2, eps=inf))")
     attack(counted, X, Y, draws=derive(0, ids=range(len(X))))
-    assert counted.backwards == len(X) * attack.passes[1]
-    assert counted.forwards == len(X) * (1 + 2 * 14 + 10 + 1) and attack.passes[0] == 2 * 14 + 10 + 1
+    assert counted.backwards == len(X) * attack.cost[1]
+    assert counted.forwards == len(X) * (1 + 2 * 14 + 10 + 1) and attack.cost[0] == 2 * 14 + 10 + 1
 
 
 def test_a_network_of_two_classes_has_one_target():

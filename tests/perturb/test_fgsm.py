@@ -104,7 +104,7 @@ def test_functions_and_modules_in_training_mode():
 def test_cost_and_text():
     calls = []
     ask(FGSM(), net=lambda z: calls.append((len(z), z.requires_grad)) or z.flatten(1) @ WEIGHT.T)
-    assert calls == [(40, False), (40, True)] and FGSM().passes == (1, 1)
+    assert calls == [(40, False), (40, True)] and FGSM().cost == (1, 1)
     assert FGSM().spec() == "fgsm(threat=ball(eps=8/255, norm=inf))" and parse(FGSM(loss="margin").spec()) == FGSM(loss="margin")
     with pytest.raises(DataError, match="fgsm needs floating-point inputs"):
         ask(FGSM(), x=X.long())

@@ -42,4 +42,4 @@ def test_it_takes_one_pass_each_way_per_step():
     counted, attack = Counted(net), parse("fmn(steps=12)")
     attack(counted, x, y, draws=derive(0, ids=range(5)))
     assert counted.backwards == 12 * 5 and counted.forwards == 5 * (1 + 12 + 1 + 10 + 1)
-    assert attack.passes == (12 + 10 + 1, 12)
+    assert attack.cost == (12 + 10 + 1, 12)

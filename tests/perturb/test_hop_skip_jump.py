@@ -49,7 +49,7 @@ def test_more_steps_come_nearer_and_no_gradient_is_asked():
         counted = Counted(Answers(net))
         attack = parse(f"hop_skip_jump(steps={steps})")
         far.append(attack.threat.distance(X, attack(counted, X, y, draws=derive(0, ids=range(6))).z))
-        assert counted.backwards == 0 and counted.forwards <= len(X) * (attack.passes[0] + 1)
+        assert counted.backwards == 0 and counted.forwards <= len(X) * (attack.cost[0] + 1)
     assert (far[1] <= far[0]).all() and far[1].median() < 0.9 * far[0].median()
 
 

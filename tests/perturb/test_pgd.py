@@ -204,7 +204,7 @@ def test_passes_on_a_network_that_never_yields():
     attack = PGD(steps=7, restarts=2, threat=Ball(eps=0.1))
     ask(attack, net, y=torch.zeros(12, dtype=torch.int64))
     assert net.rows == [12] * 17 and [grad for _, grad in net.asked].count(True) == 14
-    assert attack.passes == (16, 14)
+    assert attack.cost == (16, 14)
 
 
 def test_samples_that_are_wrong_already_stay_where_they_are():

@@ -61,7 +61,7 @@ def test_the_grid_starts_small_and_leaves_out_the_identity():
     assert grid.shape == (26, 5) and not (grid.abs().sum(1) == 0).any()
     assert (grid[:6].ne(0).sum(1) == 1).all() and (grid[-8:].ne(0).sum(1) == 3).all()
     assert Spatial(turns=1, shifts=1).grid().shape == (0, 5)
-    assert Spatial().passes == (31 * 25 + 1, 0)
+    assert Spatial().cost == (31 * 25 + 1, 0)
 
 
 def test_who_falls_early_costs_little():

@@ -49,7 +49,7 @@ def test_it_costs_what_it_says_and_no_backward_pass():
     never = linear_network(torch.zeros(2, 16), torch.tensor([1.0, 0.0]))
     counted, attack = Counted(never), SPSA(steps=3, pairs=20)
     attack(counted, X, torch.zeros_like(Y), draws=derive(0, ids=range(6)))
-    assert (counted.forwards, counted.backwards) == (6 * attack.passes[0], 0)
+    assert (counted.forwards, counted.backwards) == (6 * attack.cost[0], 0)
 
 
 def test_there_is_no_l1_form():

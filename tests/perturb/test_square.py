@@ -108,7 +108,7 @@ def test_queries_are_counted_and_end_at_success():
     attack = Square(threat=Ball(eps=0.1), queries=70)
     net = Counted(linear_network(WEIGHT, torch.tensor([30.0, 0.0])))
     ask(attack, net, y=torch.zeros(8, dtype=torch.int64))
-    assert net.reset() == (8 * 72, 0) and attack.passes == (71, 0)
+    assert net.reset() == (8 * 72, 0) and attack.cost == (71, 0)
     net = Counted(NET)
     z = ask(attack.replace(threat=Ball(eps=0.9)), net)
     assert (NET(z).argmax(1) != Y).all() and net.reset()[0] < 8 * 20

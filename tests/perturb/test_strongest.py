@@ -28,7 +28,7 @@ def never(z):
 @pytest.mark.parametrize("budget", [1, 40, 130, 500, 2000])
 def test_no_sample_costs_more_than_its_budget(budget):
     net, y = Counted(never), torch.zeros(8, dtype=torch.int64)
-    attack = Strongest(threat=Ball(eps=0.1), budget=budget)
+    attack = Strongest(threat=Ball(eps=0.1), passes=budget)
     made = attack(net, X, y, draws=derive(0, ids=range(8)))
     spent = sum(net.reset()) / 8
     assert spent <= max(budget, 4) and attack.threat.contains(X, made.z).all()
@@ -41,8 +41,8 @@ def test_no_sample_costs_more_than_its_budget(budget):
 def test_the_plan_escalates():
     names = [part.name for part in Strongest().plan(classes=10)]
     assert names == ["pgd", "apgd", "apgd", "square", "apgd", "square"]
-    assert 2990 <= sum(Strongest().passes) <= 3000 and 90 <= sum(Strongest(budget=100).passes) <= 100
-    assert [part.name for part in Strongest(budget=200).plan(classes=10)] == ["pgd", "apgd", "square"]
+    assert 2990 <= sum(Strongest().cost) <= 3000 and 90 <= sum(Strongest(passes=100).cost) <= 100
+    assert [part.name for part in Strongest(passes=200).plan(classes=10)] == ["pgd", "apgd", "square"]
 
 
 @pytest.mark.parametrize("norm", [1, 2, math.inf])
@@ -51,19 +51,19 @@ def test_exact_on_a_linear_network(norm):
     row = int(margins.argsort()[4])
     for factor, flips in ((1.05, True), (0.999, False)):
         ball = Ball(norm=norm, eps=float(margins[row]) * factor, low=-math.inf, high=math.inf)
-        made = Strongest(threat=ball, budget=1000)(NET, X[row : row + 1], Y[row : row + 1], draws=derive(0, ids=[row]))
+        made = Strongest(threat=ball, passes=1000)(NET, X[row : row + 1], Y[row : row + 1], draws=derive(0, ids=[row]))
         assert ball.contains(X[row : row + 1], made.z).all() and bool(NET(made.z).argmax(1) != Y[row]) == flips
 
 
 def test_a_partial_answer_says_nothing_where_nobody_survived():
-    made = Strongest(threat=Ball(eps=0.6), budget=60)(NET, X, Y, draws=derive(0, ids=range(8)))
+    made = Strongest(threat=Ball(eps=0.6), passes=60)(NET, X, Y, draws=derive(0, ids=range(8)))
     assert (NET(made.z).argmax(1) != Y).all() and made.note == ""
 
 
 def test_samples_without_a_gradient_meet_the_square_attack():
     net = Counted(Quantised().build((1, 4, 4), 4))
     x, y = torch.full((3, 1, 4, 4), 0.5), torch.zeros(3, dtype=torch.int64)
-    made = Strongest(threat=Ball(eps=16 / 255), budget=400)(net, x, y, draws=derive(0, ids=range(3)))
+    made = Strongest(threat=Ball(eps=16 / 255), passes=400)(net, x, y, draws=derive(0, ids=range(3)))
     assert (net(made.z).argmax(1) == 1).all() and net.reset()[1] <= 3
     assert made.note == "no gradient at 3 of 3 samples: they met the square attack alone"
 

@@ -48,9 +48,9 @@ def show(name: str, *, json: Json = False) -> int:
 
     cls = get(name)
     if json:
-        say_json({**_about(name, cls), "version": cls.version, "doc": inspect.cleandoc(cls.__doc__ or ""), "fields": _fields(cls)})
+        say_json({**_about(name, cls), "version": cls.revision, "doc": inspect.cleandoc(cls.__doc__ or ""), "fields": _fields(cls)})
         return DONE
-    say(f"{name} (version {cls.version}, {cls.__module__})\n\n{inspect.cleandoc(cls.__doc__ or '')}\n\nFields:")
+    say(f"{name} (version {cls.revision}, {cls.__module__})\n\n{inspect.cleandoc(cls.__doc__ or '')}\n\nFields:")
     for field in _fields(cls):
         default = "required" if field["required"] else f"default {field['default']}"
         limits = f", {field['limits']}" if field["limits"] else ""

@@ -24,6 +24,7 @@ def audit(
     device: Device = "auto",
     batch_size: int = 256,
     limit: int | None = None,
+    exact: Annotated[bool, Parameter(negative=())] = False,
     plan: Annotated[bool, Parameter(negative=())] = False,
     json: Json = False,
 ) -> int:
@@ -62,6 +63,8 @@ def audit(
         Samples measured at once.
     limit
         A stratified sample of so many samples, drawn by the seed.
+    exact
+        Attacks compute in float32 throughout; by default they draft in bfloat16 where a timing says that it gains.
     plan
         Print the cells, their passes and the expected time, and stop.
     """
@@ -77,10 +80,10 @@ def audit(
     samples = samples.limit(limit if limit is not None else chosen.limit, seed)
     networks = _networks(nets, weights, samples)
     if plan:
-        lab = Lab(None, seed=seed, device=device, batch_size=batch_size)
+        lab = Lab(None, seed=seed, device=device, batch_size=batch_size, exact=exact)
         _print_plan(lab.plan(networks, samples, (*chosen.perturbations, *perturb), (*chosen.probes, *probe), chosen.summaries), json)
         return DONE
-    lab = Lab(out, seed=seed, device=device, batch_size=batch_size, progress=for_stream())
+    lab = Lab(out, seed=seed, device=device, batch_size=batch_size, progress=for_stream(), exact=exact)
     asked = lab.plan(
         networks, samples, (*chosen.perturbations, *perturb), (*chosen.probes, *probe), chosen.summaries,
         suite=suite or ("" if perturb else "quick"),

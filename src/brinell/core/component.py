@@ -49,8 +49,8 @@ class Word(str):
 class Component(BaseModel):
     """A frozen record with a registered name: the base of threats, perturbations, probes and every other item.
 
-    A subclass that gives `name=` is an item; one that does not is abstract. `version` is an integer that is raised by any
-    change that moves the item's numbers; it is part of every cache key. `positional` lists the fields that may be given
+    A subclass that gives `name=` is an item; one that does not is abstract. `version=` is an integer that is raised by any
+    change that moves the item's numbers, kept as `revision`; it is part of every cache key. `positional` lists the fields that may be given
     without their name, `telling` those that the spec shows even at their default, because a reader wants to see them,
     `derived` those that follow from others and are never written.
 
@@ -69,7 +69,7 @@ class Component(BaseModel):
     registry: ClassVar[dict[str, type[Component]]] = {}  # by name, of those imported; a kind never nested may keep its own
     packages: ClassVar[tuple[str, ...]] = ITEM_PACKAGES
     name: ClassVar[str] = ""
-    version: ClassVar[int] = 1
+    revision: ClassVar[int] = 1
     positional: ClassVar[tuple[str, ...]] = ()
     telling: ClassVar[tuple[str, ...]] = ()
     derived: ClassVar[tuple[str, ...]] = ()
@@ -87,7 +87,7 @@ class Component(BaseModel):
     @classmethod
     def __pydantic_init_subclass__(cls, *, name: str = "", version: int = 1, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        cls.name, cls.version = name, version
+        cls.name, cls.revision = name, version
         if not name:
             return
         if not _NAME.match(name) or keyword.iskeyword(name):
@@ -144,7 +144,7 @@ class Component(BaseModel):
 
     def key(self) -> str:
         """The text that enters cache keys: the spec and the versions of this component and of those inside it."""
-        return f"{self.spec()}@{'.'.join(str(part.version) for part in walk(self))}"
+        return f"{self.spec()}@{'.'.join(str(part.revision) for part in walk(self))}"
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed, validated like a new one."""

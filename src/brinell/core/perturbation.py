@@ -64,7 +64,7 @@ class Perturbation(Component):
             cls.__call__ = _kept(cls.__dict__["__call__"])
 
     @property
-    def passes(self) -> tuple[int, int]:
+    def cost(self) -> tuple[int, int]:
         """(forwards, backwards) that one sample costs at most; what a plan expects."""
         return 0, 0
 

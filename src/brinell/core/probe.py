@@ -65,7 +65,7 @@ class Probe(Component):
         return Needs()
 
     @property
-    def passes(self) -> tuple[int, int]:
+    def cost(self) -> tuple[int, int]:
         """(forwards, backwards) of its own that one sample of the clean cell costs; what a plan expects."""
         return 0, 0
 

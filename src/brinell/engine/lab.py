@@ -46,6 +46,7 @@ class Lab:
         directory: the run directory; a temporary one, gone with the lab, when None.
         seed: of all randomness. device: `cpu`, `cuda`, `mps`, or `auto` for the best there is.
         batch_size: samples per shard. progress: see `engine.progress`; silent by default. executor: runs the shards.
+        exact: no attack computes in bfloat16, also where a timing of the network says that it gains.
 
     Example:
         >>> import brinell as br
@@ -65,6 +66,7 @@ class Lab:
         batch_size: int = 256,
         progress: Progress | None = None,
         executor: Executor | None = None,
+        exact: bool = False,
     ) -> None:
         if batch_size < 1:
             raise SpecError(f"a batch size of {batch_size} cannot be measured; give at least 1")
@@ -73,7 +75,7 @@ class Lab:
         self.store = Store(tempfile.mkdtemp(prefix="brinell-") if directory is None else directory)
         if directory is None:
             weakref.finalize(self, shutil.rmtree, self.store.root, ignore_errors=True)
-        self.seed, self.batch_size, self.device = seed, batch_size, pick_device(device)
+        self.seed, self.batch_size, self.device, self.exact = seed, batch_size, pick_device(device), exact
         self.progress: Progress = progress or Silent()
         self.executor: Executor = executor or Local()
 
@@ -105,6 +107,7 @@ class Lab:
             device=self.device,
             training={name: any(part.training for part in net.module.modules()) for name, net in wrapped.items()},
             suite=suite,
+            exact=self.exact,
         )
 
     def measure(
@@ -152,9 +155,10 @@ class Lab:
         """Write plan.json, or continue the run that is there with its shard size."""
         new = plan.to_json()
         if not self.store.has("plan.json"):
-            self.store.write_json("plan.json", new)
+            self.store.write_json("plan.json", {**new, "drafts": plan.drafts()})
         old = self.store.read_json("plan.json")
         agree(old, new, str(self.store.root))
+        plan.settle(old)
         return replace(plan, shard=int(old["shard"])) if old["shard"] != plan.shard else plan
 
     def _measure_network(self, plan: Plan, cells: list[Cell]) -> None:
@@ -330,7 +334,7 @@ class Lab:
         """A lab of the same settings in a sub-directory of this run, for studies that measure more than one plan."""
         return Lab(
             self.store.root / name, seed=self.seed, device=str(self.device), batch_size=self.batch_size, progress=self.progress,
-            executor=self.executor,
+            executor=self.executor, exact=self.exact,
         )  # fmt: skip
 
     def map(self, function: Callable[[Any], dict[str, Any]], items: Iterable[Any], *, key: Callable[[Any], str]) -> list[dict[str, Any]]:

@@ -10,8 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
+from brinell.core import precision
+from brinell.core.component import walk
 from brinell.core.dataset import Dataset
 from brinell.core.errors import StoreError
 from brinell.core.network import Network
@@ -43,7 +46,7 @@ class Plan:
 
     Arguments:
         nets: frozen copies by name. digests: of the networks as they were passed. training: who came in training mode.
-        shard: samples per shard; part of how a run is stored, not of what it measures.
+        shard: samples per shard; part of how a run is stored, not of what it measures. exact: attacks never compute in bfloat16.
     """
 
     nets: dict[str, Network]
@@ -56,6 +59,7 @@ class Plan:
     device: torch.device
     training: dict[str, bool] = field(default_factory=dict)
     suite: str = ""
+    exact: bool = False
 
     def __post_init__(self) -> None:
         self.digests = {name: net.digest for name, net in self.nets.items()}
@@ -99,11 +103,31 @@ class Plan:
             "environment": environment(self.device),
         }  # fmt: skip
 
+    def drafts(self) -> dict[str, bool]:
+        """For each network, whether attacks on it draft in bfloat16: a short timing says, where any attack would (`core.precision`)."""
+        able = any(getattr(part, "exact", True) is False for perturbation in self.perturbations for part in walk(perturbation))
+        if self.exact or not able:
+            return dict.fromkeys(self.nets, False)
+        x = self.data.x(np.arange(1)).to(self.device)
+        return {name: precision.drafts(net, x) for name, net in self.nets.items()}
+
+    def settle(self, stored: Mapping[str, Any]) -> None:
+        """Take up the choices of a stored plan, so that a run that goes on computes as it began.
+
+        Raises:
+            StoreError: the run has drafted in bfloat16, and is now to be exact.
+        """
+        chosen = stored.get("drafts", {})
+        if self.exact and any(chosen.values()):
+            raise StoreError("this run has drafted its attacks in bfloat16; choose another --out to measure without (--exact)")
+        for name, net in self.nets.items():
+            precision.decide(net, bool(chosen.get(name, False)))
+
     def passes(self, cell: Cell) -> tuple[int, int]:
         """(forwards, backwards) per sample that a cell costs at most."""
-        forwards, backwards = cell.perturbation.passes
+        forwards, backwards = cell.perturbation.cost
         if cell.perturbation.name == "clean":
-            own = [probe.passes for probe in self.probes]
+            own = [probe.cost for probe in self.probes]
             return forwards + 1 + sum(f for f, _ in own), backwards + sum(b for _, b in own)
         return forwards + 1, backwards
 

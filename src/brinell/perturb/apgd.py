@@ -62,7 +62,7 @@ class APGD(Attack, name="apgd"):
     exact: bool = False
 
     @property
-    def passes(self) -> tuple[int, int]:
+    def cost(self) -> tuple[int, int]:
         runs = self.restarts * max(self.targets, 1) if isinstance(self.goal, Misclassify) else self.restarts
         steps, looks = (sum(steps for _, steps in self._stages()), len(WIDER)) if self.threat.norm == 1 else (self.steps, 1)
         return runs * (steps + looks), runs * steps

@@ -37,21 +37,21 @@ class AutoAttack(Attack, name="autoattack"):
 
     Example:
         >>> AutoAttack(threat=Ball(eps=0.1)).spec()
-        'autoattack(threat=ball(eps=0.1, norm=inf), variant=standard)'
+        'autoattack(threat=ball(eps=0.1, norm=inf), version=standard)'
     """
 
-    telling = ("threat", "variant")
+    telling = ("threat", "version")
     trial: ClassVar[dict[str, Any]] = {"steps": 25, "queries": 25}
     threat: Ball = Ball()
-    variant: Literal["standard", "rand"] = "standard"
+    version: Literal["standard", "rand"] = "standard"
     steps: int = Field(default=100, ge=1)
     queries: int = Field(default=5000, ge=1)
     exact: bool = False
 
     def sequence(self) -> tuple[Attack, ...]:
-        """The attacks of this variant, in order."""
+        """The attacks of this version, in order."""
         l1 = self.threat.norm == 1
-        if self.variant == "rand":
+        if self.version == "rand":
             return tuple(EOT(attack=self._apgd(loss=loss), samples=20) for loss in ("cross_entropy", "dlr"))
         return (
             self._apgd(loss="cross_entropy", restarts=5 if l1 else 1),
@@ -64,8 +64,8 @@ class AutoAttack(Attack, name="autoattack"):
         return APGD(threat=self.threat, goal=self.goal, steps=self.steps, exact=self.exact, **fields)
 
     @property
-    def passes(self) -> tuple[int, int]:
-        forwards, backwards = zip(*(attack.passes for attack in self.sequence()), strict=True)
+    def cost(self) -> tuple[int, int]:
+        forwards, backwards = zip(*(attack.cost for attack in self.sequence()), strict=True)
         return sum(forwards) + 2 * len(forwards), sum(backwards)  # each looks at the clean input, and is checked
 
     def __call__(self, net: Any, x: Tensor, y: Tensor, *, draws: Draws) -> Attempt:

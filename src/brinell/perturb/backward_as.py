@@ -50,8 +50,8 @@ class BackwardAs(Around, name="backward_as"):
     substitute: Literal["identity", "clamp", "hardtanh", "relu", "softplus", "tanh", "sigmoid"] = "identity"
 
     @property
-    def passes(self) -> tuple[int, int]:
-        return self.attack.passes
+    def cost(self) -> tuple[int, int]:
+        return self.attack.cost
 
     def __call__(self, net: Any, x: Tensor, y: Tensor, *, draws: Draws) -> Tensor | Attempt:
         whole = module_of(net)

@@ -56,8 +56,8 @@ class WorstOf(Attack, name="worst_of"):
         return self.replace(attacks=tuple(attack.within(threat) for attack in self.attacks))
 
     @property
-    def passes(self) -> tuple[int, int]:
-        forwards, backwards = zip(*(attack.passes for attack in self.attacks), strict=True)
+    def cost(self) -> tuple[int, int]:
+        forwards, backwards = zip(*(attack.cost for attack in self.attacks), strict=True)
         return sum(forwards) + 2 * len(forwards), sum(backwards)  # each looks at the clean input, and is checked
 
     def __call__(self, net: Any, x: Tensor, y: Tensor, *, draws: Draws) -> Tensor:

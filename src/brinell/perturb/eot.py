@@ -44,8 +44,8 @@ class EOT(Around, name="eot"):
     mean: Literal["logits", "probabilities"] = "logits"
 
     @property
-    def passes(self) -> tuple[int, int]:
-        forwards, backwards = self.attack.passes
+    def cost(self) -> tuple[int, int]:
+        forwards, backwards = self.attack.cost
         return self.samples * forwards, self.samples * backwards
 
     def __call__(self, net: Any, x: Tensor, y: Tensor, *, draws: Draws) -> Tensor | Attempt:

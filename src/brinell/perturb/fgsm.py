@@ -44,7 +44,7 @@ class FGSM(Attack, name="fgsm"):
     rate: float = Field(default=1.0, gt=0, allow_inf_nan=False)
 
     @property
-    def passes(self) -> tuple[int, int]:
+    def cost(self) -> tuple[int, int]:
         return 1, 1
 
     def __call__(self, net: Any, x: Tensor, y: Tensor, *, draws: Draws) -> Tensor:

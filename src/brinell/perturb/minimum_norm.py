@@ -48,7 +48,7 @@ class MinimumNorm(Attack):
         return self
 
     @property
-    def passes(self) -> tuple[int, int]:
+    def cost(self) -> tuple[int, int]:
         forwards, backwards = self.budget
         return forwards + self.bisections + 1, backwards
 

@@ -67,7 +67,7 @@ class PGD(Attack, name="pgd"):
         return self
 
     @property
-    def passes(self) -> tuple[int, int]:
+    def cost(self) -> tuple[int, int]:
         return self.restarts * (self.steps + 1), self.restarts * self.steps
 
     def __call__(self, net: Any, x: Tensor, y: Tensor, *, draws: Draws) -> Tensor:

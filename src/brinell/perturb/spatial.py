@@ -51,7 +51,7 @@ class Spatial(Attack, name="spatial"):
     border: Border = "black"
 
     @property
-    def passes(self) -> tuple[int, int]:
+    def cost(self) -> tuple[int, int]:
         return self.turns * self.shifts**2 + 1, 0
 
     def __call__(self, net: Any, x: Tensor, y: Tensor, *, draws: Draws) -> Tensor:

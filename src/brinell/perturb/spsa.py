@@ -59,7 +59,7 @@ class SPSA(Attack, name="spsa"):
         return self
 
     @property
-    def passes(self) -> tuple[int, int]:
+    def cost(self) -> tuple[int, int]:
         return self.steps * (2 * self.pairs + 1) + 1, 0
 
     def __call__(self, net: Any, x: Tensor, y: Tensor, *, draws: Draws) -> Tensor:

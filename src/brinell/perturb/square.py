@@ -61,13 +61,13 @@ class Square(Attack, name="square"):
     exact: bool = False
 
     @property
-    def passes(self) -> tuple[int, int]:
+    def cost(self) -> tuple[int, int]:
         return self.queries + 1, 0
 
     @property
     def reach(self) -> float:
         """How many times the exact margin of a linear network it may need."""
-        return 1.25 if self.threat.norm == math.inf else 8.0
+        return 1.6 if self.threat.norm == math.inf else 8.0
 
     def __call__(self, net: Any, x: Tensor, y: Tensor, *, draws: Draws) -> Tensor:
         if x[0].numel() == 0:

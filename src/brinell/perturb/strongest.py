@@ -35,27 +35,27 @@ class Strongest(Attack, name="strongest"):
     robust accuracy as always, only less tight.
 
     Arguments:
-        budget: in passes per sample. 2,600 are enough for 1 to 5 at ten classes, about a quarter of AutoAttack's.
+        passes: per sample. 2,600 are enough for 1 to 5 at ten classes, about a quarter of AutoAttack's.
         exact: no bfloat16; where it is used, the checks of what it has found come on top of the budget.
 
     References: the parts are those of `pgd`, `apgd` and `square`; their order and budgets are ours.
 
     Example:
-        >>> Strongest(budget=500).plan(classes=10)[-1].spec()
+        >>> Strongest(passes=500).plan(classes=10)[-1].spec()
         'square(queries=62, threat=ball(eps=8/255, norm=inf))'
     """
 
     telling = ("threat",)
-    trial: ClassVar[dict[str, Any]] = {"budget": 240}
+    trial: ClassVar[dict[str, Any]] = {"passes": 240}
     threat: Ball = Ball()
-    budget: int = Field(default=3000, ge=1)
+    passes: int = Field(default=3000, ge=1)
     exact: bool = False
 
     def plan(self, classes: int) -> tuple[Attack, ...]:
         """The attacks that fit into the budget, for a network with so many classes."""
-        left, chosen = self.budget - 4, []  # the clean logits, twice, and the gradient there
+        left, chosen = self.passes - 4, []  # the clean logits, twice, and the gradient there
         for attack in self._escalation(classes):
-            cost = sum(attack.passes) + 2  # its own look at the clean input, and the check
+            cost = sum(attack.cost) + 2  # its own look at the clean input, and the check
             if cost > left:
                 break
             chosen.append(attack)
@@ -77,10 +77,10 @@ class Strongest(Attack, name="strongest"):
         return kind(threat=self.threat, goal=self.goal, **fields)
 
     @property
-    def passes(self) -> tuple[int, int]:
+    def cost(self) -> tuple[int, int]:
         forwards, backwards = 3, 1
         for attack in self.plan(classes=10):
-            forwards, backwards = forwards + attack.passes[0] + 2, backwards + attack.passes[1]
+            forwards, backwards = forwards + attack.cost[0] + 2, backwards + attack.cost[1]
         return forwards, backwards
 
     def __call__(self, net: Any, x: Tensor, y: Tensor, *, draws: Draws) -> Attempt:
@@ -89,7 +89,7 @@ class Strongest(Attack, name="strongest"):
         gradient, _, _ = goal_gradient(net, x, y, clean, self.goal, "margin")
         blind = gradient.flatten(1).abs().amax(1) == 0
         classes, out, notes = clean.shape[1], x.clone(), [without_dlr(clean.shape[1])]
-        blind_plan = (self._part(Square, queries=min(max(self.budget - 7, 1), 5000), exact=self.exact),)
+        blind_plan = (self._part(Square, queries=min(max(self.passes - 7, 1), 5000), exact=self.exact),)
         for rows, attacks in ((~blind, self.plan(classes)), (blind, blind_plan)):
             if not bool(rows.any()):
                 continue
@@ -98,7 +98,7 @@ class Strongest(Attack, name="strongest"):
             untried = [attack.spec() for attack in self._escalation(classes) if attack not in attacks]
             if survivors and untried and attacks is not blind_plan:
                 notes.append(
-                    f"partial: {survivors} of {len(x)} samples survived all that {self.budget} passes allow; "
+                    f"partial: {survivors} of {len(x)} samples survived all that {self.passes} passes allow; "
                     f"not tried: {', '.join(untried)}"
                 )
         if bool(blind.any()):

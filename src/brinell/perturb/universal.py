@@ -61,7 +61,7 @@ class Universal(Attack, name="universal"):
     rate: float = Field(default=2.5, gt=0, allow_inf_nan=False)
 
     @property
-    def passes(self) -> tuple[int, int]:
+    def cost(self) -> tuple[int, int]:
         return self.epochs * 2 + _CLASSES + 2, self.epochs
 
     def prepare(self, net: Any, data: Any, *, draws: Draws) -> State:

@@ -83,8 +83,8 @@ class Binarisation(Probe, name="binarisation"):
         return Needs(net=True)
 
     @property
-    def passes(self) -> tuple[int, int]:
-        forwards, backwards = self.attack.passes
+    def cost(self) -> tuple[int, int]:
+        forwards, backwards = self.attack.cost
         return math.ceil(self.share * (2 * self.inner + 2 + forwards)), math.ceil(self.share * backwards)
 
     def observe(self, view: View, *, draws: Draws) -> Tally:

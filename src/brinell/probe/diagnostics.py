@@ -146,7 +146,7 @@ class Diagnostics(Probe, name="diagnostics", version=2):
         return Needs(net=True)
 
     @property
-    def passes(self) -> tuple[int, int]:
+    def cost(self) -> tuple[int, int]:
         # one pass with gradients, two without, the halves, at most a batch of one, the box, and the scales
         return math.ceil(self.share * (5 + self.points + len(_SCALES))), math.ceil(self.share * len(_LOSSES))
 

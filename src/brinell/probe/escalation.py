@@ -76,8 +76,8 @@ class Escalation(Probe, name="escalation"):
         return Needs(net=True)
 
     @property
-    def passes(self) -> tuple[int, int]:
-        forwards, backwards = self.attack.passes
+    def cost(self) -> tuple[int, int]:
+        forwards, backwards = self.attack.cost
         return math.ceil(self.share * (4 * (forwards + 1) + self.noise)), math.ceil(self.share * 4 * backwards)
 
     def longer(self) -> Attack | None:

@@ -93,7 +93,7 @@ class InputGradient(Probe, name="input_gradient"):
         return Needs(layers=self.layers, net=True)
 
     @property
-    def passes(self) -> tuple[int, int]:
+    def cost(self) -> tuple[int, int]:
         return 1, max(self.units, 1)
 
     def plan(self, layer: str, width: int) -> list[int]:

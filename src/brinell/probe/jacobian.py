@@ -82,7 +82,7 @@ class Jacobian(Probe, name="jacobian"):
         return Needs(net=True)
 
     @property
-    def passes(self) -> tuple[int, int]:
+    def cost(self) -> tuple[int, int]:
         return 1, self.projections or 10
 
     def observe(self, view: View, *, draws: Draws) -> Tally:

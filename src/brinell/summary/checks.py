@@ -223,9 +223,9 @@ class Checks(Summary, name="checks", version=2):
         corrupted = [cell for cell in measured if isinstance(cell.perturbation, Corruption) and cell.perturbation.name != "clean"]
         noise = [cell for cell in corrupted if room.inside(cell, ball).any()]
         mine = [cell for cell in measured if cell.attacks and cell.perturbation.threat == ball]
-        one_step = [cell for cell in mine if cell.perturbation.passes[1] == 1]
-        iterative = [cell for cell in mine if cell.perturbation.passes[1] > 1]
-        blind = [cell for cell in mine if cell.perturbation.passes[1] == 0]  # transferred points cost no pass at all
+        one_step = [cell for cell in mine if cell.perturbation.cost[1] == 1]
+        iterative = [cell for cell in mine if cell.perturbation.cost[1] > 1]
+        blind = [cell for cell in mine if cell.perturbation.cost[1] == 0]  # transferred points cost no pass at all
         for name, weaker, stronger, what in (
             ("noise_control", noise, mine, "chance"),
             ("one_step", one_step, iterative, "a single gradient step"),
@@ -256,7 +256,7 @@ class Checks(Summary, name="checks", version=2):
                     risen = f"; accuracy rises from {low.mean():.3f} at {small:g} to {high.mean():.3f} at {large:g}"
             said, verdict = f"{alone:.1%} of the samples are broken at {at}", PASS if alone <= self.alone else FLAG
             if verdict is FLAG:
-                verdict = FAIL if risen and attack.passes[1] != 1 else FLAG
+                verdict = FAIL if risen and attack.cost[1] != 1 else FLAG
                 said += f"{risen}. A larger ball contains the smaller: give the attack more steps or restarts there"
             yield Finding("monotone", verdict, said, value=alone, threshold=self.alone, net=net, perturbation=attack.spec())
 
