@@ -182,3 +182,16 @@ def test_cells_without_readings_keep_their_samples(data, make_net, tmp_path):
     assert not table.select(perturbation=attack)
     samples = table.samples("net", attack)
     assert len(samples["id"]) == len(data) and samples["linf"].max() > 0
+
+
+def test_what_an_attack_notes_of_its_work_reaches_the_table(data, make_net, tmp_path):
+    """A budget of 12 passes is spent at once; what survives it is a partial answer, and says so."""
+    attack = "strongest(passes=60, threat=ball(eps=0.0001, norm=inf))"
+    table = br.Lab(tmp_path, batch_size=30).measure({"net": make_net()}, data, [attack], ["accuracy"], ["checks"])
+    (row,) = table.select(name="proposed", perturbation=attack)
+    assert row["value"] == 1 and "partial" in row["reason"] and row["status"] == "ok"
+    (found,) = [f for f in table.findings if f.name == "attack_note"]
+    assert found.perturbation == row["perturbation"] and "passes allow" in found.message
+    far = br.Lab(tmp_path / "far").measure({"net": make_net()}, data, ["fmn(steps=2, threat=ball(norm=2, eps=0.0001))"], ["accuracy"])
+    samples = far.samples("net", far.perturbations()[-1])
+    assert (samples["status"] != 0).any()

@@ -17,7 +17,7 @@ from torch import Tensor
 from brinell.core.component import Component, walk
 from brinell.core.dataset import Dataset, Source
 from brinell.core.draws import derive
-from brinell.core.errors import BrinellError, SpecError, StoreError
+from brinell.core.errors import SpecError, StoreError
 from brinell.core.hardening import Hardening
 from brinell.core.lab import Table
 from brinell.core.measurement import Finding, Reading, Status, measurement
@@ -25,12 +25,11 @@ from brinell.core.network import Counted, Network, with_networks
 from brinell.core.perturbation import Perturbation
 from brinell.core.probe import Probe
 from brinell.core.summary import Summary
-from brinell.core.tally import Tally
 from brinell.engine.arguments import as_component, as_dataset, as_networks, pick_device
 from brinell.engine.local import Executor, Local
 from brinell.engine.plan import Cell, Plan, agree
 from brinell.engine.progress import Progress, Shown, Silent
-from brinell.engine.shards import EXPLAINED, Shard, observe_shard, reason
+from brinell.engine.shards import EXPLAINED, Shard, observe_shard, readings_of, reason
 from brinell.engine.store import Store, digest_of
 from brinell.engine.table import open_table
 
@@ -246,11 +245,12 @@ class Lab:
             total.failure = total.failure or shard.failure
             total.probe_failures = {**shard.probe_failures, **total.probe_failures}
             total.forwards, total.backwards = total.forwards + shard.forwards, total.backwards + shard.backwards
-            total.seconds += shard.seconds
+            total.seconds, total.gave_up = total.seconds + shard.seconds, total.gave_up + shard.gave_up
+            total.notes = list(dict.fromkeys((*total.notes, *shard.notes)))
             columns.append(shard.samples)
             for name, tally in shard.tallies.items():
                 tallies[name] = tallies[name] + tally if name in tallies else tally
-        readings = list(_read(plan, cell, total, tallies))
+        readings = list(readings_of(plan.probes, len(plan.data), total, tallies))
         arrays = {
             f"{place}": torch.from_numpy(np.ascontiguousarray(r.array)) for place, (_, r) in enumerate(readings) if r.array is not None
         }
@@ -367,25 +367,6 @@ def _observe(net: Network, data: Dataset, positions: np.ndarray, perturbations: 
 def _shard_path(plan: Plan, cell: Cell, number: int) -> str:
     """The size is part of the name: runs that started at the same moment with two batch sizes cannot mix their shards."""
     return f"shards/{cell.key}/{plan.shard}-{number:05d}.safetensors"
-
-
-def _read(plan: Plan, cell: Cell, total: Shard, tallies: dict[str, Tally]) -> Iterable[tuple[Probe | None, Reading]]:
-    """The readings of a cell; what failed is a reading that says why."""
-    n = len(plan.data)
-    if total.failure:
-        yield None, Reading.undefined("perturbation", total.failure, n=n, status=Status.FAILED)
-        return
-    for probe in plan.probes:
-        spec = probe.spec()
-        if spec in total.probe_failures or spec not in tallies:
-            yield probe, Reading.undefined(probe.name, total.probe_failures.get(spec, "no sample was seen"), n=n, status=Status.FAILED)
-            continue
-        try:
-            readings = probe.read(tallies[spec])
-        except BrinellError as error:
-            readings = [Reading.undefined(probe.name, f"{type(error).__name__}: {error}", n=n)]
-        for reading in readings:
-            yield probe, reading
 
 
 def _in_order(shards: list[dict[str, Tensor]]) -> dict[str, np.ndarray]:

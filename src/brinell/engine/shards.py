@@ -16,7 +16,8 @@ from torch import Tensor
 from brinell.core import norms
 from brinell.core.dataset import Dataset
 from brinell.core.draws import derive
-from brinell.core.errors import NetworkError, TamperedNetwork, ThreatViolation
+from brinell.core.errors import BrinellError, NetworkError, TamperedNetwork, ThreatViolation
+from brinell.core.measurement import Reading, Status
 from brinell.core.network import Counted, Network
 from brinell.core.perturbation import DONE, Attempt, Corruption, Perturbation
 from brinell.core.probe import Probe, View
@@ -30,7 +31,8 @@ people's code, which may raise anything."""
 
 @dataclass
 class Shard:
-    """What one shard of one cell leaves: sample columns, tallies by probe spec, cost, and failures with their reasons."""
+    """What one shard of one cell leaves: sample columns, tallies by probe spec, cost, failures with their reasons, and what the
+    perturbation said of its work: for how many samples it found no point, and why."""
 
     samples: dict[str, Tensor] = field(default_factory=dict)
     tallies: dict[str, Tally] = field(default_factory=dict)
@@ -39,12 +41,15 @@ class Shard:
     forwards: int = 0
     backwards: int = 0
     seconds: float = 0.0
+    gave_up: int = 0
+    notes: list[str] = field(default_factory=list)
 
     def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         kind, tensors = Tallies(self.tallies).pack()
         tensors = {f"tally\t{name}": value for name, value in tensors.items()}
         tensors |= {f"sample\t{name}": value for name, value in self.samples.items()}
         about = {"kind": kind, "failure": self.failure, "probe_failures": self.probe_failures}
+        about |= {"gave_up": self.gave_up, "notes": self.notes}
         return tensors, {**about, "forwards": self.forwards, "backwards": self.backwards, "seconds": self.seconds}
 
     @classmethod
@@ -147,7 +152,7 @@ class _Batch:
     def under(self, perturbation: Perturbation) -> Shard:
         shard, began = Shard(), time.perf_counter()
         try:
-            z, status = self._perturb(perturbation)
+            z, status, note = self._perturb(perturbation)
             same = isinstance(perturbation, Corruption) and torch.equal(z, self.x)
             logits, activations = self.clean if same else self._pass(z, graph=self.graph)
         except TamperedNetwork:
@@ -156,6 +161,7 @@ class _Batch:
             shard.failure = reason(error)
         else:
             shard.samples = self._samples(z, status, logits)
+            shard.gave_up, shard.notes = int((status != DONE).sum()), [note] if note else []
             for probe in self.probes:
                 draws = derive(self.seed, "probe", probe.spec(), ids=self.ids, device=z.device)
                 try:
@@ -170,7 +176,7 @@ class _Batch:
             shard.seconds += self.clean_seconds
         return shard
 
-    def _perturb(self, perturbation: Perturbation) -> tuple[Tensor, Tensor]:
+    def _perturb(self, perturbation: Perturbation) -> tuple[Tensor, Tensor, str]:
         draws = derive(self.seed, "perturb", perturbation.spec(), ids=self.ids, device=self.x.device)
         x = self.x.clone()  # whatever a perturbation does to its input, the next one gets the clean samples
         self.net.remember(x, self.clean[0].detach())
@@ -184,7 +190,7 @@ class _Batch:
         if z.shape == self.x.shape and bool((status != DONE).any()):
             z = torch.where((status == DONE).reshape(-1, *(1,) * (z.ndim - 1)), z, self.x)
         inspect_points(perturbation, self.x, z, self.ids, self.data.domain)
-        return z, status
+        return z, status, attempt.note
 
     def _samples(self, z: Tensor, status: Tensor, logits: Tensor) -> dict[str, Tensor]:
         """Per-sample columns: what was predicted and how far the sample was moved, in every norm."""
@@ -208,6 +214,27 @@ class _Batch:
             return View(self.x, z, self.y, self.ids, logits, chosen, clean, net, self.data.classes, self.columns)
 
         return seen(z, logits, activations, seen(self.x, *self.clean, None) if need.clean else None)
+
+
+def readings_of(probes: Sequence[Probe], n: int, total: Shard, tallies: dict[str, Tally]) -> Iterator[tuple[Probe | None, Reading]]:
+    """The readings of a cell; what failed is a reading that says why, and so is what the perturbation had to note."""
+    if total.failure:
+        yield None, Reading.undefined("perturbation", total.failure, n=n, status=Status.FAILED)
+        return
+    if total.notes:
+        more = f"; and {len(total.notes) - 3} more" if len(total.notes) > 3 else ""
+        yield None, Reading("proposed", 1 - total.gave_up / n, n=n, reason="; ".join(total.notes[:3]) + more)
+    for probe in probes:
+        spec = probe.spec()
+        if spec in total.probe_failures or spec not in tallies:
+            yield probe, Reading.undefined(probe.name, total.probe_failures.get(spec, "no sample was seen"), n=n, status=Status.FAILED)
+            continue
+        try:
+            readings = probe.read(tallies[spec])
+        except BrinellError as error:
+            readings = [Reading.undefined(probe.name, f"{type(error).__name__}: {error}", n=n)]
+        for reading in readings:
+            yield probe, reading
 
 
 def inspect_points(perturbation: Perturbation, x: Tensor, z: Tensor, ids: Tensor, domain: tuple[float, float]) -> None:

@@ -18,11 +18,14 @@ FAIL, FLAG, PASS = Verdict.FAIL, Verdict.FLAG, Verdict.PASS
 
 
 def attack_findings(table: Table, net: str, *, gain: float, binarisation: float) -> Iterator[Finding]:
-    """What the probes `escalation` and `binarisation` say of each attack they were run with; nothing where they were not run.
+    """What attacks note of their own work, and what `escalation` and `binarisation` say of each they were run with.
 
     Arguments:
         gain: share of samples that twice the budget, or noise, may add. binarisation: share of the planted examples that must be found.
     """
+    for row in table.select(net=net, name="proposed"):
+        said = row["reason"] if row["value"] == 1 else f"Points for {row['value']:.1%} of {row['n']} samples. {row['reason']}"
+        yield Finding("attack_note", FLAG, said, value=row["value"], net=net, perturbation=row["perturbation"])
     rows = {(row["name"], row["layer"]): row for row in table.select(net=net, perturbation="clean")}
     for (name, attack), row in rows.items():
         if name == "longer_gain" and row["status"] == Status.OK:
