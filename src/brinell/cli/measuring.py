@@ -24,6 +24,7 @@ def audit(
     device: Device = "auto",
     batch_size: int = 256,
     limit: int | None = None,
+    minutes: float | None = None,
     exact: Annotated[bool, Parameter(negative=())] = False,
     plan: Annotated[bool, Parameter(negative=())] = False,
     json: Json = False,
@@ -63,6 +64,9 @@ def audit(
         Samples measured at once.
     limit
         A stratified sample of so many samples, drawn by the seed.
+    minutes
+        A time limit for the attacks that take a budget of passes (`strongest`): it is converted when the run is planned, and what it
+        does not allow is said in the report.
     exact
         Attacks compute in float32 throughout; by default they draft in bfloat16 where a timing says that it gains.
     plan
@@ -81,12 +85,13 @@ def audit(
     networks = _networks(nets, weights, samples)
     if plan:
         lab = Lab(None, seed=seed, device=device, batch_size=batch_size, exact=exact)
-        _print_plan(lab.plan(networks, samples, (*chosen.perturbations, *perturb), (*chosen.probes, *probe), chosen.summaries), json)
+        asked = lab.plan(networks, samples, (*chosen.perturbations, *perturb), (*chosen.probes, *probe), chosen.summaries, minutes=minutes)
+        _print_plan(asked, json)
         return DONE
     lab = Lab(out, seed=seed, device=device, batch_size=batch_size, progress=for_stream(), exact=exact)
     asked = lab.plan(
         networks, samples, (*chosen.perturbations, *perturb), (*chosen.probes, *probe), chosen.summaries,
-        suite=suite or ("" if perturb else "quick"),
+        suite=suite or ("" if perturb else "quick"), minutes=minutes,
     )  # fmt: skip
     rehearse(asked.nets.values(), asked.data, seed=seed, device=asked.device)
     return finish(lab.run(asked), out, json)

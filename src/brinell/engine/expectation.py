@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 
+from brinell.core.component import parse
 from brinell.core.draws import derive
+from brinell.core.errors import SpecError
 from brinell.core.network import Network
-from brinell.core.perturbation import Corruption
+from brinell.core.perturbation import Corruption, Perturbation
 from brinell.engine.plan import Cell, Plan
 
 _BATCH = 64
@@ -47,6 +51,32 @@ def expect(plan: Plan) -> list[Expectation]:
         each = forwards * forward + backwards * backward + made.get(cell.perturbation.spec(), 0.0)
         found.append(Expectation(cell, forwards, backwards, each * len(plan.data)))
     return found
+
+
+def limited(plan: Plan, minutes: float, stored: Mapping[str, Any] | None = None) -> Plan:
+    """The plan with the budget of every attack that takes one (a field `passes`) cut to what a time allows, at 50 passes least.
+
+    The time is shared equally among the cells of these attacks and their samples; a pass costs what a short timing says. It is a limit
+    for samples that withstand everything; others leave earlier. A run that goes on keeps the budgets it began with.
+
+    Arguments:
+        minutes: for all these attacks together. stored: the plan.json of the run that goes on.
+
+    Raises:
+        SpecError: minutes is not positive.
+    """
+    if not 0 < minutes < math.inf:
+        raise SpecError(f"a time limit of {minutes} minutes leaves nothing to attack with; give a positive number")
+    if stored and stored.get("minutes") == minutes:
+        return replace(plan, perturbations=tuple(parse(text, Perturbation) for text in stored["perturbations"]), minutes=minutes)
+    able = [p for p in plan.perturbations if "passes" in type(p).model_fields]
+    if not able:
+        return replace(plan, minutes=minutes)
+    x = plan.data.x(np.arange(min(_BATCH, len(plan.data)))).to(plan.device)
+    both = sum(sum(_passes(net, x)) for net in plan.nets.values())  # a forward and a backward pass on every network
+    passes = max(int(minutes * 60 / (len(able) * len(plan.data) * both / 2)), 50)
+    cut = {p.spec(): p.replace(passes=min(passes, getattr(p, "passes", passes))) for p in able}
+    return replace(plan, perturbations=tuple(cut.get(p.spec(), p) for p in plan.perturbations), minutes=minutes)
 
 
 def _passes(net: Network, x: torch.Tensor) -> tuple[float, float]:

@@ -26,6 +26,7 @@ from brinell.core.perturbation import Perturbation
 from brinell.core.probe import Probe
 from brinell.core.summary import Summary
 from brinell.engine.arguments import as_component, as_dataset, as_networks, pick_device
+from brinell.engine.expectation import limited
 from brinell.engine.local import Executor, Local
 from brinell.engine.plan import Cell, Plan, agree
 from brinell.engine.progress import Progress, Shown, Silent
@@ -87,15 +88,19 @@ class Lab:
         summaries: Sequence[Summary | str] = (),
         *,
         suite: str = "",
+        minutes: float | None = None,
     ) -> Plan:
         """What `measure` with the same arguments would do, without doing it.
+
+        Arguments:
+            minutes: a time limit, converted into the budget of passes of the attacks that take one (`strongest`).
 
         Raises:
             SpecError, DataError, NetworkError: an argument cannot be used; the message says which and why.
         """
         wrapped = as_networks(nets)
         samples = as_dataset(data)
-        return Plan(
+        plan = Plan(
             nets={name: net.frozen_copy(self.device) for name, net in wrapped.items()},
             data=samples,
             perturbations=_distinct(Perturbation, ("clean", *perturbations)),
@@ -108,6 +113,9 @@ class Lab:
             suite=suite,
             exact=self.exact,
         )
+        if minutes is None:
+            return plan
+        return limited(plan, minutes, self.store.read_json("plan.json") if self.store.has("plan.json") else None)
 
     def measure(
         self,

@@ -47,6 +47,7 @@ class Plan:
     Arguments:
         nets: frozen copies by name. digests: of the networks as they were passed. training: who came in training mode.
         shard: samples per shard; part of how a run is stored, not of what it measures. exact: attacks never compute in bfloat16.
+        minutes: the time that budgets of attacks were cut to (`expectation.limited`).
     """
 
     nets: dict[str, Network]
@@ -60,6 +61,7 @@ class Plan:
     training: dict[str, bool] = field(default_factory=dict)
     suite: str = ""
     exact: bool = False
+    minutes: float | None = None
 
     def __post_init__(self) -> None:
         self.digests = {name: net.digest for name, net in self.nets.items()}
@@ -100,6 +102,7 @@ class Plan:
             "versions": {c.spec(): c.key().rpartition("@")[2] for c in (*self.perturbations, *self.probes, *self.summaries)},
             "seed": self.seed,
             "shard": self.shard,
+            "minutes": self.minutes,
             "environment": environment(self.device),
         }  # fmt: skip
 
