@@ -40,7 +40,7 @@ demo: export OMP_WAIT_POLICY ?= PASSIVE
 demo: venv ## audit a small trained network with what is in the package; the report's path is the last line
 	@$(BIN)/brinell demo --out demo
 
-# One thread a process: two OpenMP threads on a busy machine wait for each other.
+# One thread a process, and fast tests in a process for each core: two OpenMP threads on a busy machine wait for each other.
 test slow: export OMP_NUM_THREADS ?= 1
 
 test: venv ## lint, types, import directions, and every test that is not slow
@@ -48,7 +48,7 @@ test: venv ## lint, types, import directions, and every test that is not slow
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" --numprocesses auto --maxprocesses 8 --dist loadfile
 
 slow: venv ## the tests marked slow
 	@code=0; $(BIN)/pytest -m slow || code=$$?; \
