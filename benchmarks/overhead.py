@@ -96,7 +96,7 @@ def sides(net: br.Network, radius: str, n: int, probes: tuple[str, ...]) -> dict
     perturbations = ("gaussian_noise(severity=3)", f"pgd(steps=20, threat=ball(eps={radius}, norm=inf))")
 
     def lab(module: nn.Module) -> br.Table:
-        return br.Lab(device="cpu").measure(module, data, perturbations, probes)
+        return br.Lab(device="cpu", exact=True).measure(module, data, perturbations, probes)
 
     log = Log()
     table = lab(log.watched(net.module))

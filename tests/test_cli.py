@@ -126,7 +126,7 @@ def test_the_quick_suite_is_the_default(folder, capsys):
         == 0
     )
     out = capsys.readouterr().out
-    assert "cells of 9 samples" in out and "pgd(loss=margin, restarts=2, steps=50" in out and "fgsm(threat=ball(eps=0.1, norm=inf))" in out
+    assert "cells of 9 samples" in out and "strongest(threat=ball(eps=8/255" in out and "fgsm(threat=ball(eps=0.1, norm=inf))" in out
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from brinell.core.component import parse
 from brinell.core.draws import derive
 from brinell.core.network import Counted
 from brinell.models.reference import exact_margin, linear_network
+from brinell.perturb import fab
 
 WEIGHT = derive(1, "weight", ids=range(5)).normal(16)
 X = derive(0, "x", ids=range(8)).uniform(1, 4, 4, low=0.3, high=0.7)
@@ -71,6 +72,40 @@ def test_the_passes_it_takes_are_those_it_announces():
     attack(counted, X, Y, draws=derive(0, ids=range(len(X))))
     assert counted.backwards == len(X) * attack.cost[1]
     assert counted.forwards == len(X) * (1 + 2 * 14 + 10 + 1) and attack.cost[0] == 2 * 14 + 10 + 1
+
+
+def bent(z):
+    """Scores that are not linear, so that runs take many steps and differ by class."""
+    return NET(z) + torch.sin(9 * NET(z.flip(1)))
+
+
+@pytest.mark.parametrize("goal", ["nearest(misclassify)", "misclassify"])
+def test_runs_side_by_side_find_what_they_find_in_turn(goal, monkeypatch):
+    n, counted, found = 48, Counted(bent), []
+    x = derive(0, "bent", ids=range(n)).uniform(1, 4, 4, low=0.3, high=0.7)
+    with torch.no_grad():
+        y = bent(x).argmax(1)
+    attack = parse(f"fab(steps=4, targets=4, restarts=2, bisections=0, goal={goal}, threat=ball(norm=2, eps=0.4))")
+    for together in (0, 2**18):  # one class after the other; all but the first at once
+        monkeypatch.setattr(fab, "_TOGETHER", together)
+        attempt = attack(counted, x, y, draws=derive(0, ids=range(n)))
+        found.append((attempt.z, attempt.status, counted.reset()))
+    (z, gave_up, passes), (shared, gave_up_shared, passes_shared) = found
+    assert torch.equal(gave_up, gave_up_shared) and 0 < gave_up.sum() < n
+    assert torch.allclose(z, shared, atol=1e-5)
+    assert passes_shared == passes if goal != "misclassify" else passes_shared[0] < 1.05 * passes[0]  # a success stops the later classes
+
+
+def test_a_pass_holds_no_more_points_than_allowed(monkeypatch):
+    sizes = []
+
+    def net(z):
+        sizes.append(len(z))
+        return NET(z)
+
+    monkeypatch.setattr(fab, "_TOGETHER", 2 * X.numel() + 1)
+    parse("fab(steps=3, targets=4, bisections=0, threat=ball(norm=2, eps=inf))")(net, X, Y, draws=derive(0, ids=range(len(X))))
+    assert sizes == [8] + [8] * 6 + [16] * 6 + [8] * 6
 
 
 def test_a_network_of_two_classes_has_one_target():

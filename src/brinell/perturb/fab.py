@@ -23,12 +23,11 @@ class FAB(MinimumNorm, name="fab", version=2):
 
     d_z and d_x are the shortest steps, inside the domain, from z and from the sample x onto the plane that linearises at z the
     boundary with the nearest class (`Ball.across`). Norms 1, 2, inf. The first run starts at x, the others of `restarts` at
-    random points within half the distance found by the runs before and within the whole of it in turn; where none is found yet, within a
-    radius that doubles.
+    random points within half the distance found before and within the whole of it in turn; where none is found yet, within a radius that
+    doubles.
 
-    A step costs two forward passes: most points reach the goal (nine in ten, on a network trained against attacks), and the next
-    gradient is then taken at another point than the one checked. Runs towards different classes share their passes while few
-    samples are left; a sample's result is that of one run after the other.
+    A step costs two forward passes, since most points reach the goal and the next gradient is then taken at another one, beta of the
+    way. Where few samples are left, runs towards several classes share their passes, with the result of one run after the other.
 
     Arguments:
         targets: 0 weighs all classes at every step (a backward pass each); otherwise runs are made towards one class at a time,
@@ -62,23 +61,23 @@ class FAB(MinimumNorm, name="fab", version=2):
 
     def search(self, hunt: Hunt) -> None:
         rivals = rivals_of(hunt, self.targets or None)
-        aims = [rivals] if rivals is None or not self.targets else list(rivals.split(1, dim=1))
+        aims: list[Tensor | None] = [rivals] if rivals is None or not self.targets else list(rivals.split(1, dim=1))
         for restart in range(self.restarts):
             found, number = hunt.distance.clone(), 0
             while number < len(aims):
                 rows = hunt.open()
                 if not len(rows):
                     return
-                some = max(1, _TOGETHER // max(hunt.x[rows].numel(), 1)) if number else 1  # few samples outlast the likeliest class
+                some = max(1, _TOGETHER // max(hunt.x[rows].numel(), 1)) if number else 1  # what falls falls mostly to the likeliest
                 z = [self._start(hunt, rows, found[rows], restart, at) for at in range(number, min(number + some, len(aims)))]
                 self._run(hunt, rows, torch.cat(z), aims[number : number + some])
                 number += some
 
-    def _run(self, hunt: Hunt, rows: Tensor, z: Tensor, aims: list[Tensor] | list[None]) -> None:
+    def _run(self, hunt: Hunt, rows: Tensor, z: Tensor, aims: list[Tensor | None]) -> None:
         """Runs towards several classes side by side, the points z ordered by class; they find what they would find in turn."""
         who = rows.repeat(len(aims))
         team = Hunt(hunt.net, hunt.x[who], hunt.y[who], hunt.clean[who], hunt.goal, hunt.threat, hunt.draws[who])
-        rivals = torch.cat([aim[rows] for aim in aims if aim is not None]) if aims[0] is not None else None
+        rivals = None if aims[0] is None else torch.cat([aim[rows] for aim in aims if aim is not None])
         live = torch.arange(len(who), device=who.device)
         for _ in range(self.steps):
             over = torch.ones_like(who).index_fill(0, team.open(), 0).unflatten(0, (len(aims), -1))
