@@ -325,10 +325,10 @@ def test_help_has_examples(capsys):
 @pytest.mark.slow
 def test_the_demo(tmp_path, capsys):
     assert main(["demo", "--out", str(tmp_path / "demo")]) in (0, 4)
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
     table = open_table(tmp_path / "demo")
-    assert table.value("accuracy") > 0.95 and (tmp_path / "demo" / "report.html").exists()
-    assert out.splitlines()[-1].startswith("report: ") and "resnet20.safetensors" in out
+    assert table.value("accuracy") >= 0.97 and (tmp_path / "demo" / "report.html").exists()
+    assert out.splitlines()[-1].startswith("report: ") and "resnet20.safetensors" in err
     saved = tmp_path / "demo" / "resnet20.safetensors"
     assert main(["audit", str(saved), "--data", "digits(side=32, split=test)", "--perturb", "clean", "--out", str(tmp_path / "again")]) == 0
     assert open_table(tmp_path / "again").value("accuracy") > 0.95

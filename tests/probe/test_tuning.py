@@ -55,7 +55,7 @@ def test_shuffled_labels_give_the_null_level(responses, make_view, measure):
     """0.855 cv / sqrt(n) for 10 classes, within 10 %."""
     r, y = responses
     data = Dataset.from_arrays(torch.zeros(2000, 1), y, classes=10)
-    probe = Selectivity(permutations=5)
+    probe = Selectivity(permutations=5, sample=1000)
     probe = probe.prepared(probe.prepare(None, data, draws=derive(0, ids=data.ids)))
     found = {(q.name, q.layer): q for q in measure(probe, make_view(torch.zeros(2000, 10), y, activations={"a:0": r}))}
     expected = 0.855 * 0.25 / 200**0.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -19,6 +20,7 @@ class TradeOff(MinimumNorm):
     of 10 until the goal is reached and missed once each, then by the middle.
     """
 
+    trial: ClassVar[dict[str, Any]] = {"searches": 5}
     steps: int = Field(default=100, ge=1)
     searches: int = Field(default=6, ge=1)
     step_size: float = Field(default=0.01, gt=0, allow_inf_nan=False)

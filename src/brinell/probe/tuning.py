@@ -67,7 +67,7 @@ def preference_auc(responses: Tensor, labels: Tensor, preferred: Tensor) -> Tens
     """
     _check(responses, labels)
     n = len(responses)
-    columns = responses.double().T.contiguous()
+    columns = responses.T.contiguous()
     ordered = columns.sort(1).values
     below, upto = (torch.searchsorted(ordered, columns, right=right) for right in (False, True))
     ranks = (below + upto + 1).double() / 2  # from 1; those of equal responses are averaged
