@@ -75,6 +75,8 @@ def test_changed_values_are_found_though_the_file_can_be_read(run):
     assert content.count(other) == 1
     file.write_bytes(content.replace(other, signed.digest.encode()))
     assert integrity(run).damaged == {path: "its digest does not match its content; delete it and run again"}
+    with pytest.raises(StoreError, match=r"readings.* is damaged \(its digest does not match its content\); delete it and run again"):
+        store.read_rows(path)  # nor does a report use it
 
 
 @pytest.mark.parametrize("place", ["plan.json", "findings.json"])

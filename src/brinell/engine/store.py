@@ -169,10 +169,16 @@ class Store:
             )
 
     def read_rows(self, path: str) -> list[dict[str, Any]]:
-        """The dicts of one Parquet file, in the order they were written."""
+        """The dicts of one Parquet file, in the order they were written.
+
+        Raises:
+            StoreError: the file is damaged, or missing.
+        """
         found = self._parquet(path, "SELECT * FROM read_parquet('{}')")
         names = [column[0] for column in found.description]
-        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+        rows = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+        self._hold(path, self._signature(path).digest, _rows_digest(rows, tuple(rows[0]) if rows else ()))
+        return rows
 
     def write_columns(self, path: str, columns: Mapping[str, np.ndarray]) -> str:
         """Arrays of one length as one Parquet file; its digest is returned."""
@@ -187,8 +193,25 @@ class Store:
         return digest
 
     def read_columns(self, path: str) -> dict[str, np.ndarray]:
+        """The arrays of one Parquet file.
+
+        Raises:
+            StoreError: the file is damaged, or missing.
+        """
         found = self._parquet(path, "SELECT * FROM read_parquet('{}')").fetchnumpy()
-        return {name: np.asarray(value) for name, value in found.items()}
+        columns = {name: np.asarray(value) for name, value in found.items()}
+        self._hold(path, self._signature(path).digest, _columns_digest(columns))
+        return columns
+
+    def _signature(self, path: str) -> Signature:
+        """What a Parquet file says of itself and of its neighbours."""
+        found = self._parquet(path, "SELECT * FROM parquet_kv_metadata('{}')").fetchall()
+        noted = {key.decode(): text.decode() for _, key, text in found}
+        return Signature(noted.get("digest", ""), json.loads(noted.get("beside", "{}")))
+
+    def _hold(self, path: str, was: str, found: str) -> None:
+        if was and found != was:  # files of older versions hold no digest
+            raise StoreError(f"{self.root / path} is damaged (its digest does not match its content); delete it and run again")
 
     def check(self, path: str, *, columns: bool = False) -> Signature:
         """Read a file whole and hold it against its own digest; `columns` for Parquet that `write_columns` wrote.
@@ -205,17 +228,10 @@ class Store:
         if place.suffix == ".json":
             value = self._json(path)
             was = value.get("digest", "") if isinstance(value, dict) else ""
-            found, beside = _json_digest(self.read_json(path)) if was else "", {}
-        else:
-            noted = {
-                key.decode(): text.decode() for _, key, text in self._parquet(path, "SELECT * FROM parquet_kv_metadata('{}')").fetchall()
-            }
-            was, beside = noted.get("digest", ""), json.loads(noted.get("beside", "{}"))
-            rows = [] if columns else self.read_rows(path)
-            found = _columns_digest(self.read_columns(path)) if columns else _rows_digest(rows, tuple(rows[0]) if rows else ())
-        if was and found != was:
-            raise StoreError(f"{place} is damaged (its digest does not match its content); delete it and run again")
-        return Signature(was, beside)
+            self._hold(path, was, _json_digest(self.read_json(path)) if was else "")
+            return Signature(was)
+        _ = self.read_columns(path) if columns else self.read_rows(path)  # they refuse it too
+        return self._signature(path)
 
     def _parquet(self, path: str, query: str) -> Any:
         import duckdb
