@@ -99,10 +99,10 @@ def test_progress_ends_at_its_total_also_after_an_interruption(data, make_net, t
     arguments = {"a": make_net(seed=1), "b": make_net(seed=2)}, data, ["fgsm", "pgd(steps=3)"]
     write, count = Store.write_tensors, iter(range(100))
 
-    def interrupted(self, path, *rest):
+    def interrupted(self, path, *rest, **how):
         if next(count) == 8:
             raise KeyboardInterrupt
-        write(self, path, *rest)
+        write(self, path, *rest, **how)
 
     first = Watching()
     with monkeypatch.context() as patch:

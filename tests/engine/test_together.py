@@ -45,11 +45,11 @@ def test_a_folder_that_goes_away_under_a_write(arguments, tmp_path, assert_same,
     lab = br.Lab(tmp_path, batch_size=20)
     write, gone = lab.store.write_tensors, []
 
-    def refused(path, *rest):
+    def refused(path, *rest, **how):
         if path.startswith("shards") and list(tmp_path.glob("readings/*.parquet")):
             gone.append(path)
             raise StoreError(f"cannot write {path}: No such file or directory")
-        write(path, *rest)
+        write(path, *rest, **how)
 
     monkeypatch.setattr(lab.store, "write_tensors", refused)
     Visited.visits[:] = [lambda: br.Lab(tmp_path, batch_size=20).measure(*arguments)]
@@ -60,7 +60,7 @@ def test_a_folder_that_goes_away_under_a_write(arguments, tmp_path, assert_same,
 def test_a_place_that_cannot_be_written_is_still_an_error(arguments, tmp_path, monkeypatch):
     lab = br.Lab(tmp_path)
 
-    def refused(path, *rest):
+    def refused(path, *rest, **how):
         raise StoreError(f"cannot write {path}")
 
     monkeypatch.setattr(lab.store, "write_tensors", refused)

@@ -193,9 +193,9 @@ class Lab:
                     self._keep(plan, by_spec[perturbation.spec()], number, len(positions), shard)
 
     def _keep(self, plan: Plan, cell: Cell, number: int, samples: int, shard: Shard) -> None:
-        """Write a finished shard."""
+        """Write a finished shard; one that the machine's power takes with it is measured again."""
         try:
-            self.store.write_tensors(_shard_path(plan, cell, number), *shard.pack())
+            self.store.write_tensors(_shard_path(plan, cell, number), *shard.pack(), lasting=False)
         except StoreError:
             if not self.store.has(f"readings/{cell.key}.parquet"):
                 raise
@@ -286,10 +286,10 @@ class Lab:
         }  # fmt: skip
 
     def _summarise(self, plan: Plan) -> Table:
-        table = open_table(self.store, cells_only=True)
         findings: list[Finding] = []
         rows: list[dict[str, Any]] = []
         arrays: dict[str, Tensor] = {}
+        table = open_table(self.store, cells_only=True) if plan.summaries else None
         for summary in plan.summaries:
             for item in summary(table):
                 if isinstance(item, Finding):

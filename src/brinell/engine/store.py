@@ -82,15 +82,19 @@ class Store:
         return self._connection
 
     @contextmanager
-    def _new(self, path: str | Path) -> Iterator[Path]:
-        """A temporary name; what is written there appears under the real one at once and whole, or not at all."""
+    def _new(self, path: str | Path, *, lasting: bool = True) -> Iterator[Path]:
+        """A temporary name; what is written there appears under the real one at once and whole, or not at all.
+
+        What is not lasting may be lost or damaged with the machine's power, though not with the process.
+        """
         final = self.root / path
         temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}{_TEMPORARY}")
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
+            if lasting:
+                with temporary.open("rb+") as file:
+                    os.fsync(file.fileno())
             temporary.replace(final)
         except (OSError, *_duckdb_errors()) as error:
             why = getattr(error, "strerror", None) or str(error).partition("\n")[0]
@@ -122,7 +126,7 @@ class Store:
         except (OSError, ValueError) as error:
             raise StoreError(f"{place} is damaged ({error}); delete it and run again") from error
 
-    def write_tensors(self, path: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
+    def write_tensors(self, path: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any], *, lasting: bool = True) -> str:
         """Named tensors and a JSON-able note about them, with a digest over both, which is returned."""
         from safetensors.torch import save
 
@@ -130,7 +134,7 @@ class Store:
         text = json.dumps(about, allow_nan=False)
         digest = _digest(plain, text)
         body = save(plain, metadata={"about": text, "digest": digest})
-        with self._new(path) as place:
+        with self._new(path, lasting=lasting) as place:
             place.write_bytes(body)
         return digest
 

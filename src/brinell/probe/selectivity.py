@@ -169,11 +169,23 @@ class Selectivity(Probe, name="class_selectivity"):
 
     def observe(self, view: View, *, draws: Draws) -> Tally:
         labels, classes, shuffled = self._labels(view)
-        member = _members(labels, classes)
-        crowd = None if shuffled is None else torch.nn.functional.one_hot(shuffled, classes).mT.flatten(0, 1).double()
-        layers = {name: self._layer_tally(r, view.ids, labels, member, crowd) for name, r in view.activations.items()}
-        order = {name: torch.tensor(place) for place, name in enumerate(layers)}
-        return Tallies({"layers": Tallies(layers), "order": Max(order)})
+        widths = {name: torch.tensor((place, r.shape[1])) for place, (name, r) in enumerate(view.activations.items())}
+        if not widths:
+            return Tallies()
+        responses = torch.cat(tuple(view.activations.values()), 1)  # all units side by side: one sum for all layers
+        wide, member = responses.double(), torch.nn.functional.one_hot(labels, classes).T.double()
+        parts: dict[str, Tally] = {
+            "layers": Max.of(widths),
+            "sums": Sum.of(
+                sums=member @ wide, counts=member.sum(1), squares=wide.square().sum(0), negative=(responses < 0).sum(0),
+            ),
+        }  # fmt: skip
+        if shuffled is not None:
+            crowd = torch.nn.functional.one_hot(shuffled, classes).mT.flatten(0, 1).double()
+            parts["null"] = Sum.of(sums=crowd @ wide, counts=crowd.sum(1))
+        if self.sample:
+            parts["sample"] = Sample.pick(self.sample, view.ids, {"responses": responses, "labels": labels})
+        return Tallies(parts)
 
     def _labels(self, view: View) -> tuple[Tensor, int, Tensor | None]:
         """(n,) classes, how many there are, and (permutations, n) shuffled ones."""
@@ -192,39 +204,27 @@ class Selectivity(Probe, name="class_selectivity"):
         picked = state["shuffled"][:, places].long()
         return labels, classes, (picked if self.by else state["values"][picked]).to(view.y.device)
 
-    def _layer_tally(self, r: Tensor, ids: Tensor, labels: Tensor, member: Tensor, crowd: Tensor | None) -> Tally:
-        wide = r.double()
-        parts: dict[str, Tally] = {
-            "sums": Sum.of(
-                sums=member @ wide, counts=member.sum(1), squares=wide.square().sum(0),
-                negative=(r < 0).sum(), total=torch.tensor(r.numel()),
-            )
-        }  # fmt: skip
-        if crowd is not None:
-            parts["null"] = Sum.of(sums=crowd @ wide, counts=crowd.sum(1))
-        if self.sample:
-            parts["sample"] = Sample.pick(self.sample, ids, {"responses": r, "labels": labels})
-        return Tallies(parts)
-
     def read(self, tally: Tally) -> list[Reading]:
-        layers = tally.parts.get("layers", Tallies()).parts
-        if not layers:
+        if "layers" not in tally:
             return [Reading.undefined("selectivity", "no layer was recorded: the network has no ReLU, or there is no sample")]
-        place = tally.parts["order"].values
+        widths = tally.parts["layers"].values
         readings: list[Reading] = []
-        for name in sorted(layers, key=lambda layer: (int(place[layer]), layer)):
-            readings += self._layer(name, layers[name])
+        first = 0
+        for name in sorted(widths, key=lambda layer: int(widths[layer][0])):
+            units = slice(first, first := first + int(widths[name][1]))
+            readings += self._layer(name, units, tally.parts)
         names = [name for name in ("selectivity", "selectivity_null") if any(reading.name == name for reading in readings)]
         return [*readings, *(_network([reading for reading in readings if reading.name == name]) for name in names)]
 
-    def _layer(self, layer: str, parts: Tally) -> list[Reading]:
-        seen = parts.parts["sums"]
-        sums, counts, n = seen["sums"], seen["counts"], int(seen["counts"].sum())
+    def _layer(self, layer: str, units: slice, parts: dict[str, Tally]) -> list[Reading]:
+        seen = parts["sums"]
+        sums, counts, negative = seen["sums"][:, units], seen["counts"], int(seen["negative"][units].sum())
+        n = int(counts.sum())
         names = (*_PER_LAYER, *(("preference_auc",) if self.sample else ()), *(("selectivity_null",) if "null" in parts else ()))
         if not bool(torch.isfinite(sums).all()):
             return [Reading.undefined(name, "responses hold NaN or inf", layer=layer, n=n) for name in names]
-        if int(seen["negative"]):
-            reason = _signed(int(seen["negative"]), int(seen["total"]))
+        if negative:
+            reason = _signed(negative, n * sums.shape[1])
             return [Reading.undefined(name, reason, layer=layer, n=n) for name in names]
         try:
             best, rest, preferred = _extremes(sums, counts)
@@ -239,20 +239,20 @@ class Selectivity(Probe, name="class_selectivity"):
             Reading("dead_units", float(1 - live.mean()), layer, n=n),
         ]
         if "null" in parts:
-            readings.append(self._null(layer, parts.parts["null"], len(counts), n))
+            readings.append(self._null(layer, parts["null"]["sums"][:, units], parts["null"]["counts"], len(counts), n))
         if not live.any():
             dead = [name for name in names if name not in {reading.name for reading in readings}]
             return [*readings, *(Reading.undefined(name, "every unit of this layer is dead", layer=layer, n=n) for name in dead)]
         readings.append(Reading("response_level", float(level[live].min()), layer, n=n, array=level, axis="unit"))
-        readings.append(_over_defined("f_ratio", lambda: f_ratio_of_sums(sums, counts, seen["squares"]), layer, n))
+        readings.append(_over_defined("f_ratio", lambda: f_ratio_of_sums(sums, counts, seen["squares"][units]), layer, n))
         if self.sample:
-            kept = parts.parts["sample"]
-            area = lambda: preference_auc(kept["responses"], kept["labels"], torch.from_numpy(classes))  # noqa: E731
+            kept = parts["sample"]
+            area = lambda: preference_auc(kept["responses"][:, units], kept["labels"], torch.from_numpy(classes))  # noqa: E731
             readings.append(_over_defined("preference_auc", area, layer, len(kept["labels"])))
         return readings
 
-    def _null(self, layer: str, seen: Tally, classes: int, n: int) -> Reading:
-        sums, counts = seen["sums"].unflatten(0, (-1, classes)), seen["counts"].unflatten(0, (-1, classes))
+    def _null(self, layer: str, sums: Tensor, counts: Tensor, classes: int, n: int) -> Reading:
+        sums, counts = sums.unflatten(0, (-1, classes)), counts.unflatten(0, (-1, classes))
         present = counts[0] > 0  # shuffling changes no class's size
         means = sums[:, present] / counts[:, present, None]
         best = means.amax(1)
@@ -261,11 +261,6 @@ class Selectivity(Probe, name="class_selectivity"):
         return Reading(
             "selectivity_null", float(levels.mean()), layer, bound=Bound.ESTIMATE, low=float(levels.min()), high=float(levels.max()), n=n
         )
-
-
-def _members(labels: Tensor, classes: int) -> Tensor:
-    """(classes, n) float64: 1 where a sample is of a class."""
-    return torch.nn.functional.one_hot(labels, classes).T.double()
 
 
 def _over_defined(name: str, measure: Callable[[], Tensor], layer: str, n: int) -> Reading:
