@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from brinell.cli.app import DONE, Device, Json, Many, app, say, say_json
+from brinell.cli.app import DONE, Address, Cpus, Device, Executor, Gpus, Json, Many, app, say, say_json
 from brinell.cli.runs import finish
 
 
@@ -24,9 +24,14 @@ def audit(
     device: Device = "auto",
     batch_size: int = 256,
     limit: int | None = None,
+    download: Annotated[bool, Parameter(negative=())] = False,
     minutes: float | None = None,
     exact: Annotated[bool, Parameter(negative=())] = False,
     plan: Annotated[bool, Parameter(negative=())] = False,
+    executor: Executor = "local",
+    address: Address = None,
+    cpus: Cpus = 1.0,
+    gpus: Gpus = 0.0,
     json: Json = False,
 ) -> int:
     """Measure trained networks under corruptions, noise and attacks, and write a report.
@@ -42,8 +47,8 @@ def audit(
     Parameters
     ----------
     nets
-        Architecture (`resnet20`), `file.py:function`, `package.module:function`, `timm:NAME`, or a `.safetensors` file saved by
-        brinell; `NAME=...` gives the network a name of its own.
+        Architecture (`resnet20`), `file.py:function`, `package.module:function`, `timm:NAME`, `hf:DIRECTORY`, `torchvision:NAME`, or
+        a `.safetensors` file saved by brinell; `NAME=...` gives the network a name of its own.
     weights
         One file per network, in their order: .safetensors, or a torch checkpoint of plain tensors. Without it the network is
         randomly initialised, and the report says so.
@@ -64,6 +69,8 @@ def audit(
         Samples measured at once.
     limit
         A stratified sample of so many samples, drawn by the seed.
+    download
+        Let published weights be fetched that `timm:`, `hf:` and `torchvision:` do not find on this machine. Nothing else is ever fetched.
     minutes
         A time limit for the attacks that take a budget of passes (`strongest`): it is converted when the run is planned, and what it
         does not allow is said in the report.
@@ -73,22 +80,24 @@ def audit(
         Print the cells, their passes and the expected time, and stop.
     """
     from brinell.core.dataset import load_dataset
+    from brinell.engine.arguments import pick_executor
     from brinell.engine.lab import Lab
+    from brinell.engine.observing import rehearse
     from brinell.engine.progress import for_stream
-    from brinell.engine.shards import rehearse
     from brinell.engine.suite import Suite
     from brinell.engine.suite import suite as choose
 
     samples = load_dataset(_source(data))
     chosen = choose(suite or "quick", samples) if suite or not perturb else Suite(None, ())
     samples = samples.limit(limit if limit is not None else chosen.limit, seed)
-    networks = _networks(nets, weights, samples)
+    networks = _networks(nets, weights, samples, download)
     if plan:
         lab = Lab(None, seed=seed, device=device, batch_size=batch_size, exact=exact)
         asked = lab.plan(networks, samples, (*chosen.perturbations, *perturb), (*chosen.probes, *probe), chosen.summaries, minutes=minutes)
         _print_plan(asked, json)
         return DONE
-    lab = Lab(out, seed=seed, device=device, batch_size=batch_size, progress=for_stream(), exact=exact)
+    runs = pick_executor(executor, address, cpus=cpus, gpus=gpus)
+    lab = Lab(out, seed=seed, device=device, batch_size=batch_size, progress=for_stream(), executor=runs, exact=exact)
     asked = lab.plan(
         networks, samples, (*chosen.perturbations, *perturb), (*chosen.probes, *probe), chosen.summaries,
         suite=suite or ("" if perturb else "quick"), minutes=minutes,
@@ -142,7 +151,7 @@ def _source(data: str) -> str:
     return data
 
 
-def _networks(nets: tuple[str, ...], weights: tuple[Path, ...], samples: Any) -> dict[str, Any]:
+def _networks(nets: tuple[str, ...], weights: tuple[Path, ...], samples: Any, download: bool) -> dict[str, Any]:
     """Load each NET with its weights; the names are the texts, or what stands before `=`."""
     from brinell.core.errors import NetworkError
     from brinell.models.loading import load_network
@@ -163,7 +172,7 @@ def _networks(nets: tuple[str, ...], weights: tuple[Path, ...], samples: Any) ->
         while unique in loaded:
             unique, count = f"{name}-{count}", count + 1
         file = weights[place] if weights else None
-        loaded[unique] = load_network(spec, weights=file, shape=samples.shape, classes=len(samples.classes))
+        loaded[unique] = load_network(spec, weights=file, shape=samples.shape, classes=len(samples.classes), download=download)
     return loaded
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from brinell.cli.app import DONE, Device, Json, app, say, say_json
+from brinell.cli.app import DONE, Address, Cpus, Device, Executor, Gpus, Json, app, say, say_json
 
 
 @app.command
@@ -17,6 +17,10 @@ def study(
     seed: int = 0,
     device: Device = "auto",
     batch_size: int = 256,
+    executor: Executor = "local",
+    address: Address = None,
+    cpus: Cpus = 1.0,
+    gpus: Gpus = 0.0,
     json: Json = False,
 ) -> int:
     """Repeat a paper's experiment, print a verdict for each of its claims, and leave a report.
@@ -44,13 +48,15 @@ def study(
     """
     from brinell.core.component import parse
     from brinell.core.study import Scale, Study
+    from brinell.engine.arguments import pick_executor
     from brinell.engine.lab import Lab
     from brinell.engine.progress import for_stream
     from brinell.report.study import study_text, write_study
 
     chosen = parse(name, Study)
     place = out or Path("studies") / f"{chosen.name}-{scale}"
-    lab = Lab(place, seed=seed, device=device, batch_size=batch_size, progress=for_stream())
+    runs = pick_executor(executor, address, cpus=cpus, gpus=gpus)
+    lab = Lab(place, seed=seed, device=device, batch_size=batch_size, progress=for_stream(), executor=runs)
     outcome = chosen(lab, scale=Scale(scale))
     lab.store.write_json("study.json", outcome.to_json())
     page = write_study(outcome, place / "report.html")

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from brinell.core.component import Component, parse
 from brinell.core.draws import derive
-from brinell.core.errors import DataError
+from brinell.core.errors import DataError, SampleError
 
 Reader = Callable[[np.ndarray], Tensor]
 """Reads samples given by their ids: (m,) int64 in, (m, *shape) float32 in the domain out. An instance of a class with
 `__call__` rather than a nested function, so that a dataset can be pickled and sent to another process."""
 
+_AT_ONCE = 256
 MOST_CLASSES = 1_000_000
 """A larger label, where no class names are given, is taken for a mistake."""
 
@@ -58,11 +59,12 @@ class Dataset:
     note: str = ""
 
     def __post_init__(self) -> None:
+        # classes may be called after files, whose names need not be text: what is none is spelled out
         plain = {
             "y": whole_numbers(self.y, f"{self.source}: label"),
             "ids": whole_numbers(self.ids, f"{self.source}: id"),
             "shape": tuple(int(size) for size in self.shape),
-            "classes": tuple(str(name) for name in self.classes),
+            "classes": tuple(str(name).encode(errors="backslashreplace").decode() for name in self.classes),
             "columns": {name: np.asarray(values) for name, values in self.columns.items()},
         }
         for name, value in plain.items():
@@ -108,7 +110,11 @@ class Dataset:
             >>> data.x().max().item(), data.classes
             (1.0, ('0', '1', '2'))
         """
-        inputs = x.detach().cpu() if isinstance(x, Tensor) else torch.from_numpy(np.array(x))
+        try:
+            inputs = x.detach().cpu() if isinstance(x, Tensor) else torch.from_numpy(np.array(x))
+            inputs = inputs.to_dense() if inputs.is_sparse else inputs
+        except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, texts, objects, tensors without data
+            raise DataError(f"{name}: x is no array of numbers ({error}); give (n, *shape) floats or uint8 images") from error
         if inputs.dtype != torch.uint8 and not inputs.is_floating_point():
             raise DataError(f"{name}: x has type {inputs.dtype}; give floats in [{domain[0]:g}, {domain[1]:g}], or uint8 images")
         values = inputs.to(torch.uint8 if inputs.dtype == torch.uint8 else torch.float32, copy=True).contiguous()
@@ -179,6 +185,32 @@ class Dataset:
             self, y=self.y[positions], ids=self.ids[positions], note="; ".join(filter(None, (self.note, note))),
             columns={name: values[positions] for name, values in self.columns.items()},
         )  # fmt: skip
+
+    def readable(self, most: int | None = None) -> Dataset:
+        """Without the samples that cannot be read; with `most`, the first so many of those that can.
+
+        Raises:
+            SampleError: of none. DataError: the samples are not what the data say they are.
+        """
+        kept: list[int] = []
+        for positions in self.shards(_AT_ONCE if most is None else most):
+            try:
+                self.x(positions)
+                kept += positions.tolist()
+            except SampleError as error:
+                kept += [position for position in positions.tolist() if self._reads(position)]
+                if not kept and positions[-1] + 1 == len(self):
+                    raise SampleError(f"{self.source}: not one sample can be read; {error}") from error
+            if most is not None and len(kept) >= most:
+                break
+        return self if len(kept) == len(self) else self.take(kept[:most], "unreadable samples left out" if most is None else "")
+
+    def _reads(self, position: int) -> bool:
+        try:
+            self.x([position])
+        except SampleError:
+            return False
+        return True
 
     def limit(self, n: int | None, seed: int = 0) -> Dataset:
         """A stratified sample of n, in the old order; the whole set where n is None or not below its size.
@@ -286,8 +318,10 @@ def class_names(names: Sequence[str] | int | None, y: np.ndarray, source: str) -
     """The names as given, or "0".."K-1" with K given or the largest label + 1.
 
     Raises:
-        DataError: K would exceed `MOST_CLASSES`: such labels are identifiers, or damaged.
+        DataError: K would exceed `MOST_CLASSES`: such labels are identifiers, or damaged; or the names are one text.
     """
+    if isinstance(names, str) or (isinstance(names, int) and not 0 < names <= MOST_CLASSES):
+        raise DataError(f"{source}: classes={str(names)[:60]!r}; give the class names in a list, or their number (1 to {MOST_CLASSES})")
     if names is None:
         if len(y) and y.max() >= MOST_CLASSES:
             raise DataError(f"{source}: row {y.argmax()} has label {y.max()}; labels number the classes 0..K-1, K at most {MOST_CLASSES}")

@@ -3,6 +3,7 @@
     BrinellError
       SpecError          a component's text or fields are wrong                     (also ValueError)
       DataError          data cannot be read, or is not what it says it is          (also ValueError)
+        SampleError      one sample cannot be read; the others can be measured
       NetworkError       a network cannot be made, called or recorded               (also ValueError)
         WeightsError     weights are unsafe, or do not fit the network
         TamperedNetwork  a perturbation wrote into the network it was given
@@ -25,6 +26,10 @@ class SpecError(BrinellError, ValueError):
 
 class DataError(BrinellError, ValueError):
     """Data cannot be read or contradicts itself; the message names the file and the row."""
+
+
+class SampleError(DataError):
+    """One sample cannot be read, whatever the others are: a damaged image, a file that went away. A lab goes on without it."""
 
 
 class NetworkError(BrinellError, ValueError):

@@ -12,6 +12,7 @@ from brinell.core.component import parse
 from brinell.core.dataset import Dataset, Source, load_dataset
 from brinell.core.errors import DataError, NetworkError, SpecError
 from brinell.core.network import Network
+from brinell.engine.local import Executor, Local
 
 
 def as_networks(nets: Any) -> dict[str, Network]:
@@ -53,6 +54,23 @@ def pick_device(name: str) -> torch.device:
         here = ", ".join(kind for kind, found in there.items() if found)
         raise SpecError(f"device {name!r} is not available here; use one of: auto, {here}")
     return torch.device(name)
+
+
+def pick_executor(name: str, address: str | None = None, *, cpus: float = 1.0, gpus: float = 0.0) -> Executor:
+    """The executor of this name, `local` or `ray`.
+
+    Raises:
+        SpecError: there is none of this name, or what was asked of it cannot be.
+    """
+    if name == "ray":
+        from brinell.engine.ray import Ray
+
+        return Ray(address, cpus=cpus, gpus=gpus)
+    if name != "local":
+        raise SpecError(f"no executor is called {name!r}; choose local or ray")
+    if address is not None:
+        raise SpecError(f"the local executor has no address, but {address!r} was given; choose --executor ray")
+    return Local()
 
 
 def as_component(kind: type[Any], item: Any) -> Any:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from brinell.core.component import parse
@@ -36,13 +35,13 @@ def expect(plan: Plan) -> list[Expectation]:
 
     Attacks are counted with their whole budget, so a network that yields early takes less.
     """
-    positions = np.arange(min(_BATCH, len(plan.data)))
-    x, y, ids = plan.data.x(positions).to(plan.device), plan.data.labels(positions).to(plan.device), plan.data.ids[positions]
+    data = plan.data.readable(_BATCH)
+    x, y, ids = data.x().to(plan.device), data.labels().to(plan.device), data.ids
     made: dict[str, float] = {}
     for perturbation in plan.perturbations:
         if isinstance(perturbation, Corruption):
             draws = derive(plan.seed, "expect", ids=ids, device=plan.device)
-            made[perturbation.spec()] = _seconds(lambda p=perturbation, d=draws: p(None, x, y, draws=d)) / len(positions)
+            made[perturbation.spec()] = _seconds(lambda p=perturbation, d=draws: p(None, x, y, draws=d)) / len(data)
     speed = {name: _passes(net, x) for name, net in plan.nets.items()}
     found = []
     for cell in plan.cells():
@@ -72,7 +71,7 @@ def limited(plan: Plan, minutes: float, stored: Mapping[str, Any] | None = None)
     able = [p for p in plan.perturbations if "passes" in type(p).model_fields]
     if not able:
         return replace(plan, minutes=minutes)
-    x = plan.data.x(np.arange(min(_BATCH, len(plan.data)))).to(plan.device)
+    x = plan.data.readable(_BATCH).x().to(plan.device)
     both = sum(sum(_passes(net, x)) for net in plan.nets.values())  # a forward and a backward pass on every network
     passes = max(int(minutes * 60 / (len(able) * len(plan.data) * both / 2)), 50)
     cut = {p.spec(): p.replace(passes=min(passes, getattr(p, "passes", passes))) for p in able}

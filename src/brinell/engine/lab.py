@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor
 from brinell.core.component import Component, walk
 from brinell.core.dataset import Dataset, Source
 from brinell.core.draws import derive
-from brinell.core.errors import SpecError, StoreError
+from brinell.core.errors import SampleError, SpecError, StoreError
 from brinell.core.hardening import Hardening
 from brinell.core.lab import Table
 from brinell.core.measurement import Finding, Reading, Status, measurement
@@ -25,12 +25,13 @@ from brinell.core.network import Counted, Network, with_networks
 from brinell.core.perturbation import Perturbation
 from brinell.core.probe import Probe
 from brinell.core.summary import Summary
-from brinell.engine.arguments import as_component, as_dataset, as_networks, pick_device
+from brinell.engine.arguments import as_component, as_dataset, as_networks, pick_device, pick_executor
 from brinell.engine.expectation import limited
-from brinell.engine.local import Executor, Local
+from brinell.engine.local import Executor
+from brinell.engine.observing import observe_places
 from brinell.engine.plan import Cell, Plan, agree
 from brinell.engine.progress import Progress, Shown, Silent
-from brinell.engine.shards import EXPLAINED, Shard, observe_shard, readings_of, reason
+from brinell.engine.shards import EXPLAINED, Shard, readings_of, reason
 from brinell.engine.store import Store, digest_of
 from brinell.engine.table import open_table
 
@@ -45,7 +46,8 @@ class Lab:
     Arguments:
         directory: the run directory; a temporary one, gone with the lab, when None.
         seed: of all randomness. device: `cpu`, `cuda`, `mps`, or `auto` for the best there is.
-        batch_size: samples per shard. progress: see `engine.progress`; silent by default. executor: runs the shards.
+        batch_size: samples per shard. progress: see `engine.progress`; silent by default.
+            executor: runs the shards; `local`, `ray`, or an `engine.ray.Ray(...)`.
         exact: no attack computes in bfloat16, also where a timing of the network says that it gains.
 
     Example:
@@ -65,7 +67,7 @@ class Lab:
         device: str = "auto",
         batch_size: int = 256,
         progress: Progress | None = None,
-        executor: Executor | None = None,
+        executor: Executor | str = "local",
         exact: bool = False,
     ) -> None:
         if batch_size < 1:
@@ -77,7 +79,7 @@ class Lab:
             weakref.finalize(self, shutil.rmtree, self.store.root, ignore_errors=True)
         self.seed, self.batch_size, self.device, self.exact = seed, batch_size, pick_device(device), exact
         self.progress: Progress = progress or Silent()
-        self.executor: Executor = executor or Local()
+        self.executor = pick_executor(executor) if isinstance(executor, str) else executor
 
     def plan(
         self,
@@ -175,22 +177,27 @@ class Lab:
         ready, unready = self._prepare_all(plan, net, [*(cell.perturbation for cell in cells), *plan.probes])
         probes = [ready[probe] for probe in plan.probes if probe in ready]
         mute = {probe.spec(): unready[probe] for probe in plan.probes if probe in unready}
-        by_spec = {cell.perturbation.spec(): cell for cell in cells}
+        asked = tuple(ready[cell.perturbation] for cell in cells if cell.perturbation in ready)
+        able = [cell for cell in cells if cell.perturbation in ready]
+        work: list[tuple[np.ndarray, tuple[int, ...]]] = []  # samples, and places of the perturbations that they still lack
+        numbers: list[int] = []
         for number, positions in enumerate(plan.data.shards(plan.shard)):
             missing = [cell for cell in cells if not self.store.has(_shard_path(plan, cell, number))]
             for cell in cells:
                 if cell not in missing:
                     self.progress.advance(sum(plan.passes(cell)) * len(positions))
-            if not missing:
-                continue
-            able = [ready[cell.perturbation] for cell in missing if cell.perturbation in ready]
-            for cell in missing:
-                if cell.perturbation in unready:
+                elif cell.perturbation in unready:
                     self._keep(plan, cell, number, len(positions), Shard(failure=unready[cell.perturbation]))
-            for results in self.executor.run(_observe, [(net, plan.data, positions, able, probes, plan.seed, self.device)]):
-                for perturbation, shard in results:
-                    shard.probe_failures |= mute
-                    self._keep(plan, by_spec[perturbation.spec()], number, len(positions), shard)
+            places = tuple(place for place, cell in enumerate(able) if cell in missing)
+            if places:
+                work.append((positions, places))
+                numbers.append(number)
+        shared = (net, plan.data, asked, tuple(probes), plan.seed, self.device)
+        for piece, (place, shard) in self.executor.run(observe_places, shared, work):
+            shard.probe_failures |= mute
+            for line in shard.log:
+                self.progress.say(line)
+            self._keep(plan, able[place], numbers[piece], len(work[piece][0]), shard)
 
     def _keep(self, plan: Plan, cell: Cell, number: int, samples: int, shard: Shard) -> None:
         """Write a finished shard; one that the machine's power takes with it is measured again."""
@@ -221,11 +228,16 @@ class Lab:
             return item
         path = f"states/{digest_of(net.digest, plan.data.digest, item.key(), str(plan.seed))}.safetensors"
         if not self.store.has(path):
-            draws = derive(plan.seed, "prepare", item.spec(), ids=plan.data.ids)
-            state = item.prepare(Counted(net), plan.data, draws=draws)
+            try:
+                state = self._fit(plan, net, item, plan.data)
+            except SampleError:
+                state = self._fit(plan, net, item, plan.data.readable())
             self.store.write_tensors(path, state or {}, {"none": state is None})
         tensors, about = self.store.read_tensors(path)
         return item.prepared(None if about["none"] else tensors)
+
+    def _fit(self, plan: Plan, net: Network, item: Any, data: Dataset) -> Any:
+        return item.prepare(Counted(net), data, draws=derive(plan.seed, "prepare", item.spec(), ids=data.ids))
 
     def _shard(self, plan: Plan, cell: Cell, number: int) -> Shard | None:
         """A stored shard, measured again where its file is damaged; None when another run has finished the cell meanwhile."""
@@ -245,20 +257,13 @@ class Lab:
 
     def _fold(self, plan: Plan, cell: Cell) -> None:
         """Add up a cell's shards in their order and write its files, the readings last."""
-        total, tallies, columns = Shard(), {}, []
+        total = Shard()
         for number, _ in enumerate(plan.data.shards(plan.shard)):
             shard = self._shard(plan, cell, number)
             if shard is None:
                 return
-            total.failure = total.failure or shard.failure
-            total.probe_failures = {**shard.probe_failures, **total.probe_failures}
-            total.forwards, total.backwards = total.forwards + shard.forwards, total.backwards + shard.backwards
-            total.seconds, total.gave_up = total.seconds + shard.seconds, total.gave_up + shard.gave_up
-            total.notes = list(dict.fromkeys((*total.notes, *shard.notes)))
-            columns.append(shard.samples)
-            for name, tally in shard.tallies.items():
-                tallies[name] = tallies[name] + tally if name in tallies else tally
-        readings = list(readings_of(plan.probes, len(plan.data), total, tallies))
+            total += shard
+        readings = list(readings_of(plan.probes, len(plan.data), total))
         arrays = {
             f"{place}": torch.from_numpy(np.ascontiguousarray(r.array)) for place, (_, r) in enumerate(readings) if r.array is not None
         }
@@ -266,21 +271,21 @@ class Lab:
         if arrays:
             path, about = f"arrays/{cell.key}.safetensors", {"net": cell.net, "perturbation": cell.perturbation.spec()}
             beside[path] = self.store.write_tensors(path, arrays, about)
-        if not total.failure:
-            beside[f"samples/{cell.key}.parquet"] = self.store.write_columns(f"samples/{cell.key}.parquet", _in_order(columns))
+        if total.samples and not total.failure:
+            beside[f"samples/{cell.key}.parquet"] = self.store.write_columns(f"samples/{cell.key}.parquet", _in_order(total.samples))
         origins = {probe: self._origin(plan, probe, cell.net, cell.perturbation, total) for probe in (None, *plan.probes)}
         rows = [{"place": place, **measurement(reading, **origins[probe])} for place, (probe, reading) in enumerate(readings)]
         self.store.write_rows(f"readings/{cell.key}.parquet", rows, ROW_COLUMNS, beside)
         self.store.drop(f"shards/{cell.key}")
 
     def _origin(self, plan: Plan, probe: Component | None, net: str, perturbation: Perturbation | None, cost: Shard) -> dict[str, Any]:
-        """What all readings of one probe in one cell have in common."""
+        """What all readings of one probe in one cell have in common; a summary may speak of no network in particular (`net` is "")."""
         return {
             "net": net, "data": plan.data.source, "seed": plan.seed,
             "perturbation": perturbation.spec() if perturbation else "", "probe": probe.spec() if probe else "",
             "perturbation_full": perturbation.spec(full=True) if perturbation else "",
             "probe_full": probe.spec(full=True) if probe else "",
-            "net_digest": plan.digests[net], "data_digest": plan.data.digest,
+            "net_digest": plan.digests.get(net, ""), "data_digest": plan.data.digest,
             "versions": " ".join(f"{c.name}={c.key().rpartition('@')[2]}" for c in (perturbation, probe) if c),
             "forwards": cost.forwards, "backwards": cost.backwards, "seconds": cost.seconds,
         }  # fmt: skip
@@ -350,15 +355,16 @@ class Lab:
 
         Results are dicts of tensors and of values JSON can hold.
         """
-        results: dict[str, dict[str, Any]] = {}
         asked = [(key(item), item) for item in items]
-        for name, item in dict(asked).items():
-            path = f"results/{digest_of(getattr(function, '__qualname__', ''), name, str(self.seed))}.safetensors"
-            if not self.store.has(path):
-                (made,) = self.executor.run(function, [(item,)])
-                tensors = {k: v for k, v in made.items() if isinstance(v, Tensor)}
-                about = {"key": name, "order": list(made), "values": {k: v for k, v in made.items() if k not in tensors}}
-                self.store.write_tensors(path, tensors, about)
+        paths = {name: f"results/{digest_of(getattr(function, '__qualname__', ''), name, str(self.seed))}.safetensors" for name, _ in asked}
+        missing = {name: item for name, item in asked if not self.store.has(paths[name])}
+        names = list(missing)
+        for piece, made in self.executor.run(_apply, (function,), [(item,) for item in missing.values()]):
+            tensors = {k: v for k, v in made.items() if isinstance(v, Tensor)}
+            about = {"key": names[piece], "order": list(made), "values": {k: v for k, v in made.items() if k not in tensors}}
+            self.store.write_tensors(paths[names[piece]], tensors, about)
+        results: dict[str, dict[str, Any]] = {}
+        for name, path in paths.items():
             tensors, about = self.store.read_tensors(path)
             results[name] = {k: tensors[k] if k in tensors else about["values"][k] for k in about["order"]}
         return [results[name] for name, _ in asked]
@@ -368,8 +374,8 @@ def _distinct(kind: type[Any], items: Iterable[Any]) -> tuple[Any, ...]:
     return tuple(dict.fromkeys(as_component(kind, item) for item in items))
 
 
-def _observe(net: Network, data: Dataset, positions: np.ndarray, perturbations: Any, probes: Any, seed: int, device: torch.device) -> Any:
-    return observe_shard(net, data, positions, perturbations, probes, seed=seed, device=device)
+def _apply(function: Callable[[Any], dict[str, Any]], item: Any) -> Iterator[dict[str, Any]]:
+    yield function(item)
 
 
 def _shard_path(plan: Plan, cell: Cell, number: int) -> str:
@@ -377,8 +383,8 @@ def _shard_path(plan: Plan, cell: Cell, number: int) -> str:
     return f"shards/{cell.key}/{plan.shard}-{number:05d}.safetensors"
 
 
-def _in_order(shards: list[dict[str, Tensor]]) -> dict[str, np.ndarray]:
-    columns = {name: torch.cat([shard[name] for shard in shards]).numpy() for name in shards[0]}
+def _in_order(samples: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    columns = {name: values.numpy() for name, values in samples.items()}
     order = np.argsort(columns["id"], kind="stable")
     return {name: values[order] for name, values in columns.items()}
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 
 from brinell.core import precision
@@ -111,7 +110,7 @@ class Plan:
         able = any(getattr(part, "exact", True) is False for perturbation in self.perturbations for part in walk(perturbation))
         if self.exact or not able:
             return dict.fromkeys(self.nets, False)
-        x = self.data.x(np.arange(1)).to(self.device)
+        x = self.data.readable(1).x().to(self.device)
         return {name: precision.drafts(net, x) for name, net in self.nets.items()}
 
     def settle(self, stored: Mapping[str, Any]) -> None:

@@ -8,13 +8,15 @@ from brinell.core.component import Component, items
 from brinell.core.dataset import Dataset
 from brinell.core.errors import SpecError
 from brinell.core.perturbation import Attack, Corruption
-from brinell.core.probe import Probe
+from brinell.core.probe import Certifier, Probe
 from brinell.core.summary import Summary
 
 PROBES = ("accuracy", "calibration", "class_selectivity", "diagnostics", "examples")
 SUMMARIES = ("bound", "checks", "corruption_error")
 QUICK_CORRUPTIONS = ("gaussian_noise", "gaussian_blur", "brightness", "contrast", "jpeg_compression")
 NAMES = ("quick", "standard", "full")
+CERTIFIER = "crown(passes=100, threat={})"
+"""What bounds R(T) from below: linear bounds where 100 passes a sample suffice for them, boxes elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ def suite(name: str, data: Dataset) -> Suite:
 
     quick: 512 samples; noise control, five corruptions at severities 1, 3 and 5, FGSM and PGD-20 at Linf 2/255 and 8/255.
     standard: 2,000 samples; noise control, every graded corruption at every severity, FGSM and the strongest attack there is at Linf
-    2/255, 4/255 and 8/255 and L2 0.25 and 0.5.
+    2/255, 4/255 and 8/255 and L2 0.25 and 0.5, and the certifier in each of these balls.
     full: all samples and all items that need no choice: every attack with a budget in every norm, over budgets; every minimum-norm
     attack once in each norm it has; grids of shifts and rotations.
 
@@ -55,17 +57,19 @@ def suite(name: str, data: Dataset) -> Suite:
     balls = [small, medium, large, *round_ones]
     if name == "standard":
         attacks = [attack for ball in balls for attack in (f"fgsm(threat={ball})", f"strongest(threat={ball})")]
-        return Suite(2000, (*_controls(*balls), *corruptions, *attacks))
+        return Suite(2000, (*_controls(*balls), *corruptions, *attacks), (*PROBES, *map(CERTIFIER.format, balls)))
     budgets += [("inf", "1/255"), ("inf", "16/255"), ("2", "1"), ("1", "4"), ("1", "12")]
     attacks = [spec for cls in items(Attack).values() if issubclass(cls, Attack) for spec in _every(cls, data, budgets)]
     attacks += ["spatial"] if image else []
-    controls = _controls(*(_ball(data, *budget) for budget in budgets))
-    return Suite(None, (*controls, *corruptions, *attacks), _all(Probe, medium), _all(Summary, medium))
+    every = [_ball(data, *budget) for budget in budgets]
+    probes = (*_all(Probe, medium), *map(CERTIFIER.format, every))
+    return Suite(None, (*_controls(*every), *corruptions, *attacks), probes, _all(Summary, medium))
 
 
 def _all(kind: type[Component], ball: str) -> tuple[str, ...]:
-    """All items of a kind; those that need an attack get one."""
-    needs = {name: {field for field, info in cls.model_fields.items() if info.is_required()} for name, cls in items(kind).items()}
+    """All items of a kind but certifiers, which need a ball each; those that need an attack get one."""
+    found = {name: cls for name, cls in items(kind).items() if not issubclass(cls, Certifier)}
+    needs = {name: {field for field, info in cls.model_fields.items() if info.is_required()} for name, cls in found.items()}
     given = {name: f"{name}(attack=pgd(steps=20, threat={ball}))" if fields else name for name, fields in needs.items()}
     return tuple(text for name, text in given.items() if needs[name] <= {"attack"})
 

@@ -26,14 +26,17 @@ PROBED = (
     "zero_gradients",
 )  # fmt: skip
 """The checks that need the probe `diagnostics`."""
+LOSSES = ("cross_entropy", "margin", "dlr")
+"""The losses whose plain gradients `diagnostics` looks at."""
 
 
-class Checks(Summary, name="checks", version=2):
+class Checks(Summary, name="checks", version=3):
     """The pitfalls of robustness evaluation, each as a finding with its number: can these numbers be trusted?
 
     FAIL: numbers of this network or cell are wrong or missing. FLAG: they need a second look. PASS is reported too.
 
     - `failed_cells`: every cell without points (FAIL, with its reason); a probe that failed somewhere is a FLAG;
+    - `lost_samples`: samples that could not be read, or that the network fails on (FLAG; only where there are some);
     - `domain`: inputs outside the data's domain are refused when they are read, so this passes, and states the domain;
     - `train_mode`: the network came in training mode; it is measured in evaluation mode all the same (FLAG);
     - `nonfinite_output`: share of samples with NaN or inf among their logits in some cell (FAIL);
@@ -55,9 +58,10 @@ class Checks(Summary, name="checks", version=2):
     and from the probe `diagnostics` (where it was not run or failed, one FLAG called `diagnostics` says so instead):
 
     - `probabilities`, `normalisation`, `random_forward`, `batch_dependence` (FLAG), `no_gradient` (FAIL);
-    - `gradient_mode`: logits differ between a pass that records gradients and one that does not (FAIL); `dynamic`: a forward pass
-      takes gradients or changes parameters or buffers (FLAG); `instability`: the margin jumps under tiny noise (FLAG);
-    - `zero_gradients`: share of samples whose plain cross-entropy has an input gradient of exactly 0 (FLAG; FAIL where all);
+    - `gradient_mode`: logits differ between passes that record gradients, that do not, and in inference mode (FAIL); `dynamic`: a
+      forward pass takes gradients or changes parameters or buffers (FLAG); `instability`: the margin jumps under tiny noise (FLAG);
+    - `zero_gradients`: share of samples whose plain input gradient is exactly 0, or not finite, of that loss (cross-entropy, margin, DLR)
+      where it is largest (FLAG; FAIL where the cross-entropy has no other);
 
     and from the probes `escalation` and `binarisation`, of every attack they were run with:
 
@@ -150,6 +154,10 @@ class Checks(Summary, name="checks", version=2):
             "The outputs lie in [0, 1] and sum to 1: a softmax was applied, which flattens gradients. Return the logits before it",
         )  # fmt: skip
         yield self._normalisation(net, next(row for (name, _), row in rows.items() if name == "normalisation_gain"))
+        chosen = rows["repeat_difference", ""]
+        if chosen["value"] is None:  # few samples, of which none was chosen for passes of its own
+            yield Finding("diagnostics", FLAG, f"Not checked: {', '.join(PROBED[2:])}; {chosen['reason']}", net=net)
+            return
         shaky = _judged(
             net, "random_forward", rows["repeat_difference", ""], self.repeat_distance, "A repeated forward pass gives the same logits",
             f"A repeated forward pass gives other logits and changes {_share(rows['repeat_changes', ''])} of the predictions: the "
@@ -165,8 +173,8 @@ class Checks(Summary, name="checks", version=2):
             )  # fmt: skip
             yield _judged(
                 net, "gradient_mode", rows["mode_difference", ""], self.repeat_distance, "Recording gradients changes no logits",
-                f"Logits, and {_share(rows['mode_changes', ''])} of the predictions, differ between passes that record gradients and "
-                "passes that do not: attacks see another network than users. Remove what asks for torch.is_grad_enabled", FAIL,
+                f"Logits, and {_share(rows['mode_changes', ''])} of the predictions, differ between passes that record gradients, that "
+                "do not, and in inference mode: attacks see another network than users. Remove what asks for the mode", FAIL,
             )  # fmt: skip
             yield _judged(
                 net, "instability", rows["instability", ""], self.instability, "The margin changes little in a small box around samples",
@@ -203,19 +211,21 @@ class Checks(Summary, name="checks", version=2):
         return Finding(name, FLAG, said, value=gain, threshold=self.normalisation_gain, net=net)
 
     def _zero(self, net: str, rows: dict[tuple[str, str], dict[str, Any]]) -> Finding:
-        plain, steady = (rows["zero_gradient_share", loss]["value"] for loss in ("cross_entropy", "margin"))
-        broken = max(rows["nonfinite_gradient_share", loss]["value"] for loss in ("cross_entropy", "margin"))
-        remedy = (
-            "Logits are saturated: attack with loss=margin, or with attacks that rescale the logits, as those of this lab do"
-            if steady < plain
-            else "The margin's gradient vanishes as well, so the network hides it: add an attack without gradients"
+        idle, broken = ({loss: float(rows[f"{name}_gradient_share", loss]["value"]) for loss in LOSSES} for name in ("zero", "nonfinite"))
+        worst = max(*idle.values(), *broken.values())
+        said = "Plain input gradients are exactly 0, or not finite: " + "; ".join(
+            f"{loss.replace('_', '-')} {idle[loss]:.1%}, {broken[loss]:.1%} of the samples" for loss in LOSSES
         )
-        said = f"The plain cross-entropy has an input gradient of exactly 0 for {plain:.1%} of the samples. {remedy}"
-        good = f"The plain cross-entropy has an input gradient of exactly 0 for {plain:.1%} of the samples"
-        if broken:
-            said, good = (f"{text}; {broken:.1%} have a gradient that is not finite" for text in (said, good))
-        verdict = FAIL if plain == 1 else FLAG
-        return _judged(net, "zero_gradients", rows["zero_gradient_share", "cross_entropy"], self.zero_gradient_share, good, said, verdict)
+        if worst <= self.zero_gradient_share:
+            return Finding("zero_gradients", PASS, said, value=worst, threshold=self.zero_gradient_share, net=net)
+        if max(broken.values()) > self.zero_gradient_share:
+            said += ". No attack can follow a gradient that is NaN or inf: look for a root or a logarithm at 0 inside the network"
+        elif idle["margin"] < idle["cross_entropy"]:
+            said += ". Logits are saturated: attack with loss=margin, or with attacks that rescale the logits, as those of this lab do"
+        else:
+            said += ". The margin's gradient vanishes as well, so the network hides it: add an attack without gradients"
+        verdict = FAIL if max(idle["cross_entropy"], broken["cross_entropy"]) == 1 else FLAG
+        return Finding("zero_gradients", verdict, said, value=worst, threshold=self.zero_gradient_share, net=net)
 
     def _compared(self, net: str, ball: Ball, measured: list[Cell], room: Room) -> Iterator[Finding]:
         """What a weaker perturbation breaks in a threat must be broken by a stronger one too, sample by sample."""
@@ -304,6 +314,12 @@ def _failures(table: Table, net: str) -> Iterator[Finding]:
         lost = [row for row in rows if row["probe"] == probe]
         said = f"{probe} failed in {len(lost)} cells, first in {lost[0]['perturbation']}: {lost[0]['reason']}"
         yield Finding("failed_probes", FLAG, said, value=float(len(lost)), threshold=0.0, net=net, perturbation=lost[0]["perturbation"])
+
+    missing = table.select(net=net, probe="", name="lost")
+    if missing:
+        worst = max(missing, key=lambda row: row["value"])
+        said = f"{int(worst['value'])} of {worst['n']} samples could not be measured and count nowhere: {worst['reason']}"
+        yield Finding("lost_samples", FLAG, said, value=worst["value"], threshold=0.0, net=net, perturbation=worst["perturbation"])
 
 
 def _mode(table: Table, net: str) -> Finding:
