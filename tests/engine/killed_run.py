@@ -2,7 +2,8 @@
 
 killed_run.py DIR writes N      DIR/k, k = 1, 1 + N, ...: a process dies at its k-th write, another one at its second, a third one finishes;
                                 DIR/plain: undisturbed
-killed_run.py DIR times SEED    twelve processes are killed from outside after random times, one finishes; DIR-timing: undisturbed
+killed_run.py DIR times KILLS   DIR/0, DIR/1, ...: up to twelve processes are killed from outside after random times, one finishes; so many
+                                directories that KILLS processes were killed at work; DIR/plain: undisturbed
 killed_run.py DIR together      three processes at once, one of them with another batch size; DIR-plain: undisturbed
 """
 
@@ -79,25 +80,29 @@ def killed_at_writes(place: str, work: Callable[[str], None], stride: int) -> li
     return statuses
 
 
-def killed_at_any_time(place: str, work: Callable[[str], None], seed: int) -> list[int]:
-    """Twelve processes are killed one after the other; the last one is left alone."""
-    chance, began = random.Random(seed), time.monotonic()
-    work(f"{place}-timing")
-    long, statuses = time.monotonic() - began, []
-    for _ in range(12):
-        child = in_a_process(lambda: work(place))
-        time.sleep(chance.uniform(0, long / 4))
-        os.kill(child, signal.SIGKILL)
-        statuses.append(status(child))
-    return [*statuses, status(in_a_process(lambda: work(place)))]
+def killed_at_any_time(place: str, work: Callable[[str], None], kills: int) -> list[int]:
+    chance, began, statuses = random.Random(0), time.monotonic(), []
+    work(f"{place}/plain")
+    long = time.monotonic() - began
+    while statuses.count(-signal.SIGKILL) < kills:
+        here = f"{place}/{statuses.count(0)}"
+        for _ in range(12):
+            child = in_a_process(lambda here=here: work(here))
+            time.sleep(chance.uniform(0, long / 3))
+            os.kill(child, signal.SIGKILL)
+            if status(child) == 0:
+                break  # it was faster
+            statuses.append(-signal.SIGKILL)
+        statuses.append(status(in_a_process(lambda here=here: work(here))))
+    return statuses
 
 
 def main(place: str, how: str, number: str = "0") -> None:
     torch.set_num_threads(1)
-    data = br.load_dataset("digits(side=8)", limit=32 if how == "writes" else 96)
+    data = br.load_dataset("digits(side=8)", limit=32 if how != "together" else 96)
     shape, classes = data.shape, len(data.classes)
     nets = {"mlp": br.load_network("mlp(widths=(16,))", shape=shape, classes=classes, seed=1)}
-    if how != "writes":
+    if how == "together":
         nets["cnn"] = br.load_network("small_cnn(widths=(4, 8))", shape=shape, classes=classes, seed=2)
     items()  # everything is imported once, here
 

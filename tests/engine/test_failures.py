@@ -13,6 +13,7 @@ from brinell.core.errors import DataError, NetworkError, SpecError, StoreError
 from brinell.core.perturbation import GAVE_UP, Attack, Attempt, Corruption
 from brinell.core.probe import Needs, Probe
 from brinell.core.tally import Sum
+from brinell.engine.store import Store
 from brinell.engine.table import open_table
 
 NOISE, PGD = "uniform_noise(threat=ball(eps=0.1))", "pgd(steps=3, threat=ball(eps=0.1))"
@@ -231,7 +232,7 @@ def test_a_changed_version_is_another_plan(data, make_net, tmp_path):
     br.Lab(tmp_path).measure(make_net(), data, [NOISE])
     plan = json.loads((tmp_path / "plan.json").read_text())
     plan["versions"]["clean"] = "0"
-    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    Store(tmp_path).write_json("plan.json", {name: value for name, value in plan.items() if name != "digest"})
     with pytest.raises(StoreError, match="its versions differ"):
         br.Lab(tmp_path).measure(make_net(), data, [NOISE])
 

@@ -1,9 +1,11 @@
 """Runs that are killed by SIGKILL and runs beside each other: the next one finishes with the rows of an undisturbed run."""
 
 import json
+import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -47,12 +49,38 @@ def test_killed_at_every_write(tmp_path, stride, assert_same):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
-def test_killed_at_random_instants(tmp_path, seed, assert_same):
-    statuses = run(tmp_path / "run", "times", str(seed))
-    assert KILLED in statuses and set(statuses) <= {KILLED, 0} and statuses[-1] == 0
-    assert_same(open_table(tmp_path / "run"), open_table(tmp_path / "run-timing"))
-    assert_tidy(tmp_path / "run")
+@pytest.mark.timeout(300)
+def test_killed_at_two_hundred_random_instants(tmp_path, assert_same):
+    statuses = run(tmp_path, "times", "200")
+    assert statuses.count(KILLED) >= 200 and set(statuses) == {KILLED, 0} and statuses[-1] == 0
+    undisturbed = open_table(tmp_path / "plain")
+    for number in range(statuses.count(0)):
+        assert_same(open_table(tmp_path / str(number)), undisturbed)
+        assert_tidy(tmp_path / str(number))
+
+
+AUDIT = ["audit", "mlp", "--data", "digits(side=8)", "--limit", "300", "--batch-size", "20", "--device", "cpu", "--exact",
+         "--perturb", "pgd(steps=10, threat=ball(eps=0.1))", "gaussian_noise", "--out"]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_whole_program_killed_twenty_times(tmp_path, assert_same):
+    """From its start, imports included, to some time of its work; every one goes on where the one before was cut off."""
+    program = [sys.executable, "-c", "import sys; from brinell.cli import main; sys.exit(main(sys.argv[1:]))", *AUDIT]
+    began = time.monotonic()
+    subprocess.run([*program, str(tmp_path / "plain")], check=True, capture_output=True)
+    long, chance, killed, place = time.monotonic() - began, random.Random(0), 0, 0
+    while killed < 20:
+        started = subprocess.Popen([*program, str(tmp_path / str(place))], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(chance.uniform(0.3 * long, long))
+        started.kill()
+        killed += (code := started.wait()) == KILLED
+        place += code == 0  # it was faster: the next one begins anew
+    subprocess.run([*program, str(tmp_path / str(place))], check=True, capture_output=True)
+    for number in range(place + 1):
+        assert_same(open_table(tmp_path / str(number)), open_table(tmp_path / "plain"))
+        assert_tidy(tmp_path / str(number))
 
 
 @pytest.mark.slow

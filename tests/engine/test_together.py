@@ -1,6 +1,5 @@
 """Two runs on one directory, step by step: what one finishes in the middle of the other."""
 
-import json
 from typing import ClassVar
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 import brinell as br
 from brinell.core.errors import StoreError
 from brinell.core.perturbation import Corruption
+from brinell.engine.store import Store
 
 NOISE = "uniform_noise(threat=ball(eps=0.1))"
 
@@ -74,8 +74,8 @@ def test_shards_of_two_sizes_are_never_mixed(arguments, tmp_path, assert_near, m
         patch.setattr(br.Lab, "_fold", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             br.Lab(tmp_path, batch_size=20).measure(*arguments)
-    plan = json.loads((tmp_path / "plan.json").read_text())
-    (tmp_path / "plan.json").write_text(json.dumps({**plan, "shard": 7}))
+    store = Store(tmp_path)
+    store.write_json("plan.json", {**store.read_json("plan.json"), "shard": 7})
     table = br.Lab(tmp_path, batch_size=7).measure(*arguments)
     assert_near(table, br.Lab(batch_size=20).measure(*arguments))
     assert all(len(table.samples("a", spec)["id"]) == 60 for spec in table.plan["perturbations"])

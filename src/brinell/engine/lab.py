@@ -156,9 +156,11 @@ class Lab:
             return self._summarise(plan)
 
     def _finished(self, cell: Cell) -> bool:
-        """Is there an answer? A cell that failed is tried again: what was wrong may be mended by now."""
+        """Is there an answer, whole? A cell that failed is tried again: what was wrong may be mended by now."""
         path = f"readings/{cell.key}.parquet"
-        return self.store.has(path) and all(row["status"] != Status.FAILED for row in self.store.read_rows(path))
+        if not self.store.has(path) or any(row["status"] == Status.FAILED for row in self.store.read_rows(path)):
+            return False
+        return all(self.store.has(beside) for beside in self.store.signature(path).beside)
 
     def _adopt(self, plan: Plan) -> Plan:
         """Write plan.json, or continue the run that is there with its shard size."""

@@ -113,9 +113,17 @@ class Store:
             place.write_text(json.dumps(signed, indent=1, sort_keys=False, allow_nan=False) + "\n", encoding="utf-8")
 
     def read_json(self, path: str) -> Any:
-        """What `write_json` wrote, without the digest."""
+        """What `write_json` wrote, without the digest.
+
+        Raises:
+            StoreError: the file is damaged, or missing.
+        """
         value = self._json(path)
-        return {name: entry for name, entry in value.items() if name != "digest"} if isinstance(value, dict) else value
+        if not isinstance(value, dict):
+            return value
+        plain = {name: entry for name, entry in value.items() if name != "digest"}
+        self._hold(path, value.get("digest", ""), _json_digest(plain))
+        return plain
 
     def _json(self, path: str) -> Any:
         place = self.root / path
@@ -181,7 +189,7 @@ class Store:
         found = self._parquet(path, "SELECT * FROM read_parquet('{}')")
         names = [column[0] for column in found.description]
         rows = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
-        self._hold(path, self._signature(path).digest, _rows_digest(rows, tuple(rows[0]) if rows else ()))
+        self._hold(path, self.signature(path).digest, _rows_digest(rows, tuple(rows[0]) if rows else ()))
         return rows
 
     def write_columns(self, path: str, columns: Mapping[str, np.ndarray]) -> str:
@@ -204,10 +212,10 @@ class Store:
         """
         found = self._parquet(path, "SELECT * FROM read_parquet('{}')").fetchnumpy()
         columns = {name: np.asarray(value) for name, value in found.items()}
-        self._hold(path, self._signature(path).digest, _columns_digest(columns))
+        self._hold(path, self.signature(path).digest, _columns_digest(columns))
         return columns
 
-    def _signature(self, path: str) -> Signature:
+    def signature(self, path: str) -> Signature:
         """What a Parquet file says of itself and of its neighbours."""
         found = self._parquet(path, "SELECT * FROM parquet_kv_metadata('{}')").fetchall()
         noted = {key.decode(): text.decode() for _, key, text in found}
@@ -230,12 +238,11 @@ class Store:
             tensors, about = self.read_tensors(path)  # refuses a digest that does not match
             return Signature(_digest(tensors, json.dumps(about, allow_nan=False)))
         if place.suffix == ".json":
+            self.read_json(path)  # it refuses what is damaged
             value = self._json(path)
-            was = value.get("digest", "") if isinstance(value, dict) else ""
-            self._hold(path, was, _json_digest(self.read_json(path)) if was else "")
-            return Signature(was)
+            return Signature(value.get("digest", "") if isinstance(value, dict) else "")
         _ = self.read_columns(path) if columns else self.read_rows(path)  # they refuse it too
-        return self._signature(path)
+        return self.signature(path)
 
     def _parquet(self, path: str, query: str) -> Any:
         import duckdb

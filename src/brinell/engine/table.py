@@ -42,15 +42,24 @@ def open_table(store: Store | str | Path, *, cells_only: bool = False) -> Table:
     noted = noted["findings"] if isinstance(noted, dict) else noted  # a list in runs of older versions
     findings = [Finding(**{**item, "verdict": Verdict(item["verdict"])}) for item in noted]
 
+    def beside(main: str, path: str) -> bool:
+        """Is there such a file? One that was written with `main` must be."""
+        there = store.has(path)
+        if not there and store.has(main) and path in store.signature(main).beside:
+            raise StoreError(f"{store.root / path} is missing, though it was written; run again to measure it anew")
+        return there
+
     def samples(net: str, perturbation: str) -> dict[str, np.ndarray]:
         key = keys.get((net, perturbation), "")
-        return store.read_columns(f"samples/{key}.parquet") if key and store.has(f"samples/{key}.parquet") else {}
+        path = f"samples/{key}.parquet"
+        return store.read_columns(path) if key and beside(f"readings/{key}.parquet", path) else {}
 
     def array(row: Mapping[str, Any]) -> np.ndarray | None:
         key = keys.get((row["net"], row["perturbation"]), "") if row["perturbation"] else "summary"
-        if not key or not store.has(f"arrays/{key}.safetensors"):
+        path, main = f"arrays/{key}.safetensors", f"readings/{key}.parquet" if row["perturbation"] else "summary.parquet"
+        if not key or not beside(main, path):
             return None
-        value = store.read_tensors(f"arrays/{key}.safetensors")[0].get(str(row["place"]))
+        value = store.read_tensors(path)[0].get(str(row["place"]))
         return None if value is None else value.numpy()
 
     return Table(plan, rows, findings, samples, array)
