@@ -53,6 +53,10 @@ def pick_device(name: str) -> torch.device:
     if not there.get(kind, False):
         here = ", ".join(kind for kind, found in there.items() if found)
         raise SpecError(f"device {name!r} is not available here; use one of: auto, {here}")
+    count = {"cuda": torch.cuda.device_count, "mps": lambda: 1, "cpu": lambda: 1}[kind]()
+    number = name.partition(":")[2]
+    if name != kind and not (number.isdecimal() and int(number) < count):
+        raise SpecError(f"device {name!r} is not available here; {kind} devices number from 0 to {count - 1}")
     return torch.device(name)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from brinell.core.errors import StoreError
+from brinell.core.place import written_to
 from brinell.engine.gate import Judgement, Outcome, worst
 
 _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -46,8 +47,8 @@ def write_junit(judgements: Sequence[Judgement], path: str | Path, *, suite: str
     ElementTree.indent(root)
     place = Path(path)
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n")
+        with written_to(place) as partial:
+            partial.write_bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n")
     except OSError as error:
         raise StoreError(f"cannot write {place}: {error.strerror or error}. Choose another place") from error
     return place

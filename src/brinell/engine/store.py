@@ -36,6 +36,7 @@ from torch import Tensor
 
 from brinell.core.errors import StoreError
 from brinell.core.measurement import COLUMNS
+from brinell.core.place import place_of
 
 TYPES = {
     "value": "DOUBLE", "low": "DOUBLE", "high": "DOUBLE", "confidence": "DOUBLE", "seconds": "DOUBLE",
@@ -67,7 +68,7 @@ class Store:
     """
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
+        self.root = place_of(root, StoreError)
         self._connection: Any = None
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -131,7 +132,7 @@ class Store:
             return json.loads(place.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise StoreError(f"{place} is missing: {self.root} is not a run directory (or its run never started)") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise StoreError(f"{place} is damaged ({error}); delete it and run again") from error
 
     def write_tensors(self, path: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any], *, lasting: bool = True) -> str:
@@ -189,7 +190,11 @@ class Store:
         found = self._parquet(path, "SELECT * FROM read_parquet('{}')")
         names = [column[0] for column in found.description]
         rows = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
-        self._hold(path, self.signature(path).digest, _rows_digest(rows, tuple(rows[0]) if rows else ()))
+        try:
+            digest = _rows_digest(rows, tuple(rows[0]) if rows else ())
+        except (TypeError, ValueError) as error:
+            raise StoreError(f"{self.root / path} is damaged ({error}); delete it and run again") from error
+        self._hold(path, self.signature(path).digest, digest)
         return rows
 
     def write_columns(self, path: str, columns: Mapping[str, np.ndarray]) -> str:

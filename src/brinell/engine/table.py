@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from brinell.core.errors import StoreError
+from brinell.core.form import findings_of, plan_of, rows_of
 from brinell.core.lab import Table
-from brinell.core.measurement import Finding, Verdict
 from brinell.engine.plan import keys_of
 from brinell.engine.store import Store
 
@@ -25,22 +25,21 @@ def open_table(store: Store | str | Path, *, cells_only: bool = False) -> Table:
         if not Path(store).is_dir():
             raise StoreError(f"{store} is no directory; give the --out of an earlier run")
         store = Store(store)
-    plan = store.read_json("plan.json")
+    plan = plan_of(store.read_json("plan.json"), str(store.root / "plan.json"))
     names = set(store.names("readings", ".parquet"))
     asked = keys_of(plan) if "versions" in plan else {}  # not in runs of older versions
     keys = {place: key for place, key in asked.items() if key in names}  # a finished cell may have samples without any reading
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for name in sorted(names):
-        rows = store.read_rows(f"readings/{name}.parquet")
+        rows = rows_of(store.read_rows(f"readings/{name}.parquet"), f"readings/{name}.parquet")
         if rows:
             place = (rows[0]["net"], rows[0]["perturbation"])
             keys[place], found[place] = name, rows
     rows = [row for net in plan["networks"] for p in plan["perturbations"] for row in found.get((net, p), ())]
     if store.has("summary.parquet") and not cells_only:
-        rows += store.read_rows("summary.parquet")
-    noted = store.read_json("findings.json") if store.has("findings.json") and not cells_only else []
-    noted = noted["findings"] if isinstance(noted, dict) else noted  # a list in runs of older versions
-    findings = [Finding(**{**item, "verdict": Verdict(item["verdict"])}) for item in noted]
+        rows += rows_of(store.read_rows("summary.parquet"), "summary.parquet")
+    noted = store.has("findings.json") and not cells_only
+    findings = findings_of(store.read_json("findings.json"), str(store.root / "findings.json")) if noted else []
 
     def beside(main: str, path: str) -> bool:
         """Is there such a file? One that was written with `main` must be."""
