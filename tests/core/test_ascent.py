@@ -109,6 +109,33 @@ def test_rows_do_not_depend_on_their_batch_mates():
         assert torch.equal(alone.z[0], together.z[row]) and alone.steps[0] == together.steps[row]
 
 
+def test_of_runs_side_by_side_the_earlier_ones_come_first():
+    """Three runs of the samples at 0.1 and 0.4, each with its own step: a run ends where one before it has arrived."""
+    for sizes, reached, steps in (
+        ((0.05, 0.1, 0.3), [False, False, False, True, True, True], [3, 3, 3, 3, 2, 1]),
+        ((0.05, 0.3, 0.1), [False, False, True, True, False, False], [3, 3, 2, 1, 2, 1]),
+    ):
+        net, x = Wall(), torch.tensor([[0.1], [0.4]])
+        size = torch.tensor(sizes).repeat_interleave(2)
+
+        def start(front: Front, size=size):
+            front.carry["size"] = size[front.rows, None]
+            return front.x.clone()
+
+        found = drive(
+            net, x.repeat(3, 1), Y, start=start, step=lambda front, g: front.z + front.carry["size"] * g.sign(), runs=3,
+        )  # fmt: skip
+        assert found.reached.tolist() == reached and found.steps.tolist() == steps
+        assert sum(len(batch) for batch, _ in net.batches[1:]) == found.forwards.sum()
+        total, parts = int(found.forwards.sum()), found.split(2)
+        assert [part.steps.tolist() for part in parts] == [steps[:2], steps[2:4], steps[4:]]
+        best = parts[0]
+        for part in parts[1:]:
+            best.improve(torch.tensor([True, True]), part)
+        assert best.reached.tolist() == [True, True] and best.forwards.sum() == total
+        assert best.z.flatten().tolist() == pytest.approx([0.7, 0.7])
+
+
 def test_losses_that_are_no_numbers_never_win():
     def net(z):
         logits = torch.cat((torch.zeros_like(z), z - 9), 1)

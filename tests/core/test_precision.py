@@ -153,20 +153,21 @@ def test_robust_accuracy_with_and_without_drafting():
     assert 0.1 < kept[2] < 0.9 and math.isclose(kept[0], kept[2], abs_tol=0.005) and math.isclose(kept[1], kept[3], abs_tol=0.005)
 
 
+class Autocast(nn.Module):
+    """Remembers the precision of every pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.asked = big(), []
+
+    def forward(self, x):
+        self.asked.append((torch.is_autocast_enabled("cpu"), len(x)))
+        return self.inner(x)
+
+
 def test_queries_in_bfloat16_are_confirmed_too():
     from brinell.core.component import parse
     from brinell.core.perturbation import points
-
-    class Autocast(nn.Module):
-        """Remembers the precision of every pass."""
-
-        def __init__(self):
-            super().__init__()
-            self.inner, self.asked = big(), []
-
-        def forward(self, x):
-            self.asked.append((torch.is_autocast_enabled("cpu"), len(x)))
-            return self.inner(x)
 
     net = Autocast()
     decide(net, True)
@@ -179,3 +180,25 @@ def test_queries_in_bfloat16_are_confirmed_too():
     lows = [rows for low, rows in net.asked if low]
     assert len(lows) == 31 and lows[-1] < lows[0] == 40  # the start and three in four queries
     assert not net.asked[-1][0] and sum(rows for low, rows in net.asked if not low) >= 11 * int((~broken).sum())
+
+
+def test_minimum_norm_steps_are_drafted_where_only_the_threat_counts():
+    from brinell.core.component import parse
+
+    net = Autocast()
+    decide(net, True)
+    x = derive(0, ids=range(60)).uniform(3, 8, 8)
+    y, found = net.inner(x).argmax(1), []
+    for exact in (False, True):
+        net.asked.clear()
+        attack = parse(f"fab(steps=12, targets=3, bisections=0, exact={exact}, goal=misclassify, threat=ball(eps=0.012))")
+        made = attack(net, x, y, draws=derive(0, ids=range(60)))
+        broken = net.inner(made.z).argmax(1) != y
+        assert torch.equal(broken, made.status == 0) and attack.threat.contains(x, made.z).all()  # what counts is what float32 sees
+        found.append((int(broken.sum()), sum(rows for low, rows in net.asked if low), sum(rows for low, rows in net.asked if not low)))
+    (drafted, lows, others), (plain, none, all_passes) = found
+    assert 5 < plain < 55 and abs(drafted - plain) <= 1
+    assert none == 0 and lows > 2 * others and all_passes > 2 * others
+    net.asked.clear()
+    parse("fab(steps=4, threat=ball(norm=2, eps=inf))")(net, x[:4], y[:4], draws=derive(0, ids=range(4)))
+    assert not any(low for low, _ in net.asked)  # distances are measured in float32

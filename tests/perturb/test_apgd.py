@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from brinell.core import ascent
 from brinell.core.component import parse
 from brinell.core.draws import derive
 from brinell.core.errors import SpecError
@@ -16,6 +17,7 @@ from brinell.core.perturbation import points
 from brinell.core.threat import Ball
 from brinell.models.reference import exact_margin, linear_network
 from brinell.perturb.apgd import APGD, checkpoints
+from watched import Watch, free
 
 X = derive(0, "x", ids=range(10)).uniform(1, 5, 5, low=0.3, high=0.7)
 WEIGHT = derive(5, ids=range(4)).normal(25)
@@ -26,19 +28,6 @@ with torch.no_grad():
 
 def ask(attack, net=NET, x=X, y=Y, seed=0):
     return points(attack(net, x, y, draws=derive(seed, ids=range(len(x)))))
-
-
-def free(norm, eps) -> Ball:
-    return Ball(norm=norm, eps=eps, low=-math.inf, high=math.inf)
-
-
-class Watch:
-    def __init__(self, net):
-        self.net, self.asked = net, []
-
-    def __call__(self, z):
-        self.asked.append((z.detach().clone(), z.requires_grad))
-        return self.net(z)
 
 
 # ---------------------------------------------------------------- the schedule
@@ -223,6 +212,27 @@ def test_rows_do_not_depend_on_their_batch_mates(norm):
     for row in range(0, 10, 3):
         alone = points(attack(NET, X[row : row + 1], Y[row : row + 1], draws=derive(0, ids=[row])))
         assert torch.allclose(alone[0], together[row], atol=1e-3)  # on the top of the loss, rounding decides on halvings
+
+
+@pytest.mark.parametrize("norm", [1, 2, math.inf])
+@pytest.mark.parametrize("fields", [{"targets": 3, "loss": "dlr"}, {"restarts": 4}], ids=str)
+def test_runs_side_by_side_find_what_they_find_in_turn(norm, fields, monkeypatch):
+    n, found = 40, []
+    x = derive(0, "bent", ids=range(n)).uniform(1, 5, 5, dtype=torch.float64)
+    net = linear_network(WEIGHT.double())
+    counted = Counted(lambda z: net(z) + torch.sin(9 * net(z.flip(2))))
+    with torch.no_grad():
+        y = counted(x).argmax(1)
+    counted.reset()
+    attack = APGD(steps=10, threat=Ball(norm=norm, eps={1: 0.5, 2: 0.2, math.inf: 0.05}[norm]), **fields)
+    for together in (0, 2**16):
+        monkeypatch.setattr(ascent, "TOGETHER", together)
+        found.append((ask(attack, counted, x, y), counted.reset()))
+    (z, passes), (shared, passes_shared) = found
+    assert torch.allclose(z, shared, atol=1e-9)
+    broken = int((counted(z).argmax(1) != y).sum())
+    assert 0 < broken < n and passes_shared[0] >= passes[0]
+    assert passes_shared[0] <= passes[0] + broken * attack.cost[0]
 
 
 def test_targets_are_reached():

@@ -23,7 +23,7 @@ def test_the_published_sequence():
         "apgd(loss=cross_entropy, steps=100, threat=ball(eps=0.1, norm=inf))",
         "apgd(loss=dlr, steps=100, targets=9, threat=ball(eps=0.1, norm=inf))",
         "fab(bisections=0, goal=misclassify, steps=100, targets=9, threat=ball(eps=0.1, norm=inf))",
-        "square(queries=5000, rescale=False, threat=ball(eps=0.1, norm=inf))",
+        "square(ahead=True, queries=5000, rescale=False, threat=ball(eps=0.1, norm=inf))",
     ]
     l1 = AutoAttack(threat=Ball(norm=1, eps=12.0)).sequence()
     assert (l1[0].restarts, l1[1].restarts, l1[1].targets) == (5, 1, 5)

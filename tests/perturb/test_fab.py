@@ -5,11 +5,12 @@ import math
 import pytest
 import torch
 
+from brinell.core import ascent
 from brinell.core.component import parse
 from brinell.core.draws import derive
 from brinell.core.network import Counted
 from brinell.models.reference import exact_margin, linear_network
-from brinell.perturb import fab
+from watched import Watch
 
 WEIGHT = derive(1, "weight", ids=range(5)).normal(16)
 X = derive(0, "x", ids=range(8)).uniform(1, 4, 4, low=0.3, high=0.7)
@@ -22,27 +23,15 @@ def ask(text, net=NET, y=Y):
     return parse(text)(net, X, y, draws=derive(0, ids=range(len(X))))
 
 
-class Watch:
-    """Remembers the points that were asked with a gradient."""
-
-    def __init__(self, net):
-        self.net, self.asked = net, []
-
-    def __call__(self, z):
-        if z.requires_grad:
-            self.asked.append(z.detach().clone())
-        return self.net(z)
-
-
 def test_one_step_by_hand():
     """From x the step is onto the plane, eta beyond it, and a tenth of the way back after success (both steps coincide at x)."""
     weight = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
     net = Watch(lambda z: z.flatten(1) @ weight.T)
     x = torch.tensor([[0.4, 0.2]])  # lead of class 0: 2, distance 2 / 5
     parse("fab(steps=2, threat=ball(norm=2, eps=inf, low=-inf, high=inf))")(net, x, torch.tensor([0]), draws=derive(0, ids=[0]))
-    assert torch.equal(net.asked[0], x)
+    assert torch.equal(net.climbed[0], x)
     step = 1.05 * 0.4 * torch.tensor([[-0.6, -0.8]])
-    assert torch.allclose(net.asked[1], x + 0.9 * step, atol=1e-6)
+    assert torch.allclose(net.climbed[1], x + 0.9 * step, atol=1e-6)
 
 
 @pytest.mark.parametrize("norm", [1, 2, math.inf])
@@ -58,7 +47,7 @@ def test_restarts_begin_within_half_and_then_all_of_the_distance_found():
     net = Watch(NET)
     attack = parse("fab(steps=6, restarts=3, threat=ball(norm=2, eps=inf))")
     z = attack(net, X, Y, draws=derive(0, ids=range(len(X)))).z
-    starts = [net.asked[6 * k] for k in range(3)]
+    starts = [net.climbed[6 * k] for k in range(3)]
     assert torch.equal(starts[0], X) and not torch.equal(starts[1], starts[2])
     found = attack.threat.distance(X, z)
     for start, share in zip(starts[1:], (0.5, 1.0), strict=True):
@@ -87,7 +76,7 @@ def test_runs_side_by_side_find_what_they_find_in_turn(goal, monkeypatch):
         y = bent(x).argmax(1)
     attack = parse(f"fab(steps=4, targets=4, restarts=2, bisections=0, goal={goal}, threat=ball(norm=2, eps=0.4))")
     for together in (0, 2**18):  # one class after the other; all but the first at once
-        monkeypatch.setattr(fab, "_TOGETHER", together)
+        monkeypatch.setattr(ascent, "TOGETHER", together)
         attempt = attack(counted, x, y, draws=derive(0, ids=range(n)))
         found.append((attempt.z, attempt.status, counted.reset()))
     (z, gave_up, passes), (shared, gave_up_shared, passes_shared) = found
@@ -103,7 +92,7 @@ def test_a_pass_holds_no_more_points_than_allowed(monkeypatch):
         sizes.append(len(z))
         return NET(z)
 
-    monkeypatch.setattr(fab, "_TOGETHER", 2 * X.numel() + 1)
+    monkeypatch.setattr(ascent, "TOGETHER", 2 * X.numel() + 1)
     parse("fab(steps=3, targets=4, bisections=0, threat=ball(norm=2, eps=inf))")(net, X, Y, draws=derive(0, ids=range(len(X))))
     assert sizes == [8] + [8] * 6 + [16] * 6 + [8] * 6
 

@@ -9,16 +9,7 @@ from brinell.core.component import parse
 from brinell.core.draws import derive
 from brinell.core.network import Counted
 from brinell.models.reference import linear_network
-
-
-class Watch:
-    def __init__(self, net):
-        self.net, self.asked = net, []
-
-    def __call__(self, z):
-        if z.requires_grad:
-            self.asked.append(z.detach().clone())
-        return self.net(z)
+from watched import Watch
 
 
 def test_the_radius_by_hand():
@@ -27,10 +18,10 @@ def test_the_radius_by_hand():
     net, x = Watch(lambda z: z.flatten(1) @ weight.T), torch.tensor([[0.4, 0.2]])
     parse("fmn(steps=3, threat=ball(norm=2, eps=inf, low=-inf, high=inf))")(net, x, torch.tensor([0]), draws=derive(0, ids=[0]))
     first = 0.4 * 1.05
-    assert (net.asked[1] - x).norm().item() == pytest.approx(first, rel=1e-5)
+    assert (net.climbed[1] - x).norm().item() == pytest.approx(first, rel=1e-5)
     fall = (1 + math.cos(math.pi / 3)) / 2
     shrink = 0.05 * (0.01 + 0.99 * fall)
-    assert (net.asked[2] - x).norm().item() == pytest.approx(first * (1 - shrink), rel=1e-5)
+    assert (net.climbed[2] - x).norm().item() == pytest.approx(first * (1 - shrink), rel=1e-5)
 
 
 def test_it_takes_one_pass_each_way_per_step():

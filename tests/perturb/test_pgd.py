@@ -15,6 +15,7 @@ from brinell.core.perturbation import points
 from brinell.core.threat import Ball
 from brinell.models.reference import exact_margin, linear_network
 from brinell.perturb.pgd import PGD
+from watched import Watch, free
 
 NORMS = (1, 2, math.inf)
 WEIGHT, BIAS = derive(0, "weight", ids=[0, 1]).normal(25), torch.tensor([0.3, -0.2])
@@ -26,25 +27,6 @@ with torch.no_grad():
 
 def ask(attack, net=NET, x=X, y=Y, seed=0):
     return points(attack(net, x, y, draws=derive(seed, ids=range(len(x)))))
-
-
-def free(norm, eps) -> Ball:
-    return Ball(norm=norm, eps=eps, low=-math.inf, high=math.inf)
-
-
-class Watch:
-    """A network that remembers what it was asked, (points, with gradient)."""
-
-    def __init__(self, net):
-        self.net, self.asked = net, []
-
-    def __call__(self, z):
-        self.asked.append((z.detach().clone(), z.requires_grad))
-        return self.net(z)
-
-    @property
-    def rows(self):
-        return [len(z) for z, _ in self.asked]
 
 
 def never(z):

@@ -34,6 +34,13 @@ class Detached(Around):
         return self.net(x.detach())
 
 
+class RootAtZero(Around):
+    """Right answers with a gradient that is NaN everywhere."""
+
+    def forward(self, x):
+        return self.net(x) + (x - x).flatten(1).square().sum(1, keepdim=True).sqrt()
+
+
 class Silent(Around):
     def forward(self, x):
         with torch.no_grad():
@@ -61,6 +68,14 @@ class Watchful(Around):
     def forward(self, x):
         logits = self.net(x)
         return logits if torch.is_grad_enabled() else logits.roll(1, 1)
+
+
+class WatchfulOfInference(Around):
+    """Answers with other logits where users ask in inference mode."""
+
+    def forward(self, x):
+        logits = self.net(x)
+        return logits.roll(1, 1) if torch.is_inference_mode_enabled() else logits
 
 
 class Purifying(Around):
@@ -156,12 +171,14 @@ def test_a_healthy_network_passes_every_check(healthy, audit):
         (Probabilities, "probabilities", Verdict.FLAG),
         (Saturated, "zero_gradients", Verdict.FLAG),
         (Quantised, "zero_gradients", Verdict.FAIL),
+        (RootAtZero, "zero_gradients", Verdict.FAIL),
         (Detached, "no_gradient", Verdict.FAIL),
         (Silent, "no_gradient", Verdict.FAIL),
         (Dropping, "random_forward", Verdict.FLAG),
         (Noisy, "random_forward", Verdict.FLAG),
         (Counting, "random_forward", Verdict.FLAG),
         (Watchful, "gradient_mode", Verdict.FAIL),
+        (WatchfulOfInference, "gradient_mode", Verdict.FAIL),
         (Purifying, "dynamic", Verdict.FLAG),
         (Learning, "dynamic", Verdict.FLAG),
         (Shattered, "instability", Verdict.FLAG),

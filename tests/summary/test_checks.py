@@ -29,7 +29,8 @@ GOOD = {
     ("batch_changes", ""): 0.0, ("no_gradient", ""): 0.0, ("mode_difference", ""): 0.0, ("mode_changes", ""): 0.0,
     ("gradient_calls", ""): 0.0, ("state_changes", ""): 0.0, ("instability", ""): 0.02, ("zero_gradient_share", "cross_entropy"): 0.0,
     ("zero_gradient_share", "margin"): 0.0, ("nonfinite_gradient_share", "cross_entropy"): 0.0,
-    ("nonfinite_gradient_share", "margin"): 0.0, ("normalisation_gain", "standardised"): 0.0,
+    ("nonfinite_gradient_share", "margin"): 0.0, ("zero_gradient_share", "dlr"): 0.0, ("nonfinite_gradient_share", "dlr"): 0.0,
+    ("normalisation_gain", "standardised"): 0.0,
 }  # fmt: skip
 
 
@@ -63,6 +64,9 @@ def probed(**changes):
         ({"zero_gradient_share_cross_entropy": 0.05}, "zero_gradients", PASS, 0.05),
         ({"zero_gradient_share_cross_entropy": 0.06}, "zero_gradients", FLAG, 0.06),
         ({"zero_gradient_share_cross_entropy": 1.0}, "zero_gradients", FAIL, 1.0),
+        ({"nonfinite_gradient_share_cross_entropy": 1.0}, "zero_gradients", FAIL, 1.0),
+        ({"nonfinite_gradient_share_dlr": 0.3}, "zero_gradients", FLAG, 0.3),
+        ({"zero_gradient_share_dlr": 1.0}, "zero_gradients", FLAG, 1.0),
         ({"normalisation_gain_standardised": 0.1}, "normalisation", PASS, 0.1),
         ({"normalisation_gain_standardised": 0.11}, "normalisation", FLAG, 0.11),
         ({"normalisation_gain_standardised": 0.11, "half": 0.2}, "normalisation", PASS, 0.11),
@@ -83,10 +87,11 @@ def test_what_another_fault_explains_is_not_judged(make_table):
 
 
 def test_the_remedy_tells_saturated_logits_from_hidden_gradients(make_table):
-    saturated = probed(zero_gradient_share_cross_entropy=0.9, nonfinite_gradient_share_margin=0.2)
+    saturated = probed(zero_gradient_share_cross_entropy=0.9, nonfinite_gradient_share_margin=0.02)
     hidden = probed(zero_gradient_share_cross_entropy=0.9, zero_gradient_share_margin=0.9)
-    said, other = (one(make_table({"clean": flags()}, rows=rows), "zero_gradients").message for rows in (saturated, hidden))
-    assert "saturated" in said and "20.0%" in said and "without gradients" in other
+    broken = probed(nonfinite_gradient_share_margin=0.2)
+    said = [one(make_table({"clean": flags()}, rows=rows), "zero_gradients").message for rows in (saturated, hidden, broken)]
+    assert "saturated" in said[0] and "margin 0.0%, 2.0%" in said[0] and "without gradients" in said[1] and "logarithm at 0" in said[2]
 
 
 def test_without_the_probe_one_flag_says_what_is_missing(make_table):

@@ -97,6 +97,15 @@ class Front:
         return Front(rows, x, y, clean, z, step, self.draws[live], self.loss[live], carry)
 
 
+TOGETHER = 2**16
+"""Numbers in the inputs of one pass, 21 of CIFAR's images: smaller batches cost more per sample, larger ones not less (on a processor)."""
+
+
+def shared(x: Tensor) -> int:
+    """How many runs of these samples are worth a common pass."""
+    return max(1, TOGETHER // max(x.numel(), 1))
+
+
 @dataclass
 class Climb:
     """Where an ascent ended, per sample.
@@ -115,12 +124,21 @@ class Climb:
 
     def improve(self, rows: Tensor, other: Climb) -> None:
         """Take over another climb of the samples under a (n,) bool mask: its passes, and its points where they are better."""
+        self.spend(other, rows)
+        better = ~self.reached[rows] & (other.reached | (other.loss > self.loss[rows]))
+        where = rows.nonzero().squeeze(1)[better]
+        self.z[where], self.loss[where], self.reached[where] = other.z[better], other.loss[better], other.reached[better]
+
+    def spend(self, other: Climb, rows: Tensor | slice = slice(None)) -> None:
+        """Add the steps and passes of another climb."""
         self.steps[rows] += other.steps
         self.forwards[rows] += other.forwards
         self.backwards[rows] += other.backwards
-        better = other.reached | (other.loss > self.loss[rows])
-        where = rows.nonzero().squeeze(1)[better]
-        self.z[where], self.loss[where], self.reached[where] = other.z[better], other.loss[better], other.reached[better]
+
+    def split(self, n: int) -> list[Climb]:
+        """The climbs of which this one is made, n samples each."""
+        fields = (self.z, self.loss, self.reached, self.steps, self.forwards, self.backwards)
+        return [Climb(*parts) for parts in zip(*(field.split(n) for field in fields), strict=True)]
 
 
 def drafted(net: Callable[[Tensor], Tensor], x: Tensor, steps: int, exact: bool) -> int:
@@ -142,6 +160,7 @@ def ascend(
     kind: Loss = "cross_entropy",
     draft: int = 0,
     leave: bool = True,
+    runs: int = 1,
 ) -> Climb:
     """Drive the samples up the goal's loss until each has reached the goal or is done.
 
@@ -152,6 +171,9 @@ def ascend(
             least one step.
         kind: the surrogate loss. draft: the points of steps 0..draft-1 are looked at in bfloat16; the best loss and point are then
             those of float32 alone. leave: False goes on with samples that have reached the goal, and returns the largest loss.
+
+        runs: the rows are so many runs of the same samples, one after the other; a sample's later runs end where an earlier one has
+            arrived, so that it is found what they would find in turn.
 
     Cost: per live sample and step one forward and one backward pass, and one forward pass at the end for those that never
     arrived; with `draft` one more forward pass wherever bfloat16 sees an arrival. `Climb` counts them.
@@ -188,6 +210,8 @@ def ascend(
         result.reached[front.rows] = arrived if leave else result.reached[front.rows] | arrived
         result.steps[front.rows] = front.step
         stay = ~((arrived & leave) | over)
+        if runs > 1 and leave:
+            stay &= result.reached.unflatten(0, (runs, -1)).cumsum(0).flatten()[front.rows] == 0
         if not bool(stay.all()):
             front, gradient = front.keep(stay), gradient[stay]
         if len(front):

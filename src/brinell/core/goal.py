@@ -80,6 +80,11 @@ class Goal(Component):
     relative: ClassVar[bool] = False
 
     @property
+    def flat(self) -> bool:
+        """Does its gradient vanish at the clean input, so that a search has to start somewhere else?"""
+        return False
+
+    @property
     def aim(self) -> Goal:
         """What is to be reached, whichever way it is asked for."""
         return self
@@ -187,14 +192,21 @@ class Nearest(Goal, name="nearest"):
 class Maximise(Goal, name="maximise"):
     """As large a value as possible of a quantity of the output; there is no end, the best point found is returned.
 
-    Quantities: `kl`, `reverse_kl`, `js` (divergence from the clean output), `cross_entropy`, `margin`.
+    Quantities: `kl`, `reverse_kl`, `js` (divergence from the clean output), `cross_entropy`, `margin`. All are taken of the logits
+    divided by `scale`: the softmax of a network with large logits is saturated, and with a scale of their size it is not.
     """
 
     relative = True
     quantity: Literal["kl", "reverse_kl", "js", "cross_entropy", "margin"] = "kl"
+    scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     positional = ("quantity",)
 
+    @property
+    def flat(self) -> bool:
+        return self.quantity in ("kl", "reverse_kl", "js")  # the clean output is at distance 0 from itself, the least there is
+
     def loss(self, logits: Logits, y: Y, clean: Logits, kind: Loss = "cross_entropy") -> PerSample:
+        logits, clean = logits / self.scale, clean / self.scale
         if self.quantity == "margin":
             return margin(logits, y)
         if self.quantity == "cross_entropy":

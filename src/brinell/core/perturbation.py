@@ -85,6 +85,8 @@ class Attack(Perturbation):
 
     @model_validator(mode="after")
     def _has_a_budget(self) -> Attack:
+        if self.goal.flat and getattr(self, "random_start", True) is False:
+            raise ValueError(f"goal={self.goal.spec()} needs random_start=True: a divergence has gradient zero at the clean input")
         if not self.unbounded and isinstance(self.goal, Nearest):
             raise ValueError(f"goal={self.goal.spec()} is for minimum-norm attacks such as fmn; here use goal={self.goal.aim.spec()}")
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from pydantic import Field, model_validator
@@ -179,3 +180,38 @@ class RankFeatures(Architecture, name="rank_features"):
         copies = torch.zeros(self.width, features(shape))
         copies[torch.arange(self.width), torch.arange(self.width) % self.rank] = 1
         return nn.Sequential(*linear_network(copies), nn.ReLU(), nn.Linear(self.width, classes))
+
+
+class Mixture(nn.Module):
+    """Several networks of which one is drawn at random for each query, seen as one: the logits are the logarithm of the mean probability.
+
+        logits(x) = log((1/K) sum_k softmax(f_k(x))),      right(x, y) = (1/K) |{k : f_k predicts y at x}|
+
+    What an attack can do to a random choice is a share of the members, `right`, and not whether the mean errs: at a point that breaks
+    one of two members half of all queries go wrong, though the mean may still be right.
+
+    Arguments:
+        members: at least one network of the same inputs and classes.
+
+    Raises:
+        NetworkError: there is no member.
+
+    Example:
+        >>> pair = Mixture([linear_network(torch.tensor([[1.0], [0.0]])), linear_network(torch.tensor([[-1.0], [0.0]]))])
+        >>> pair.right(torch.tensor([[2.0]]), torch.tensor([0])).item()
+        0.5
+    """
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        if not members:
+            raise NetworkError("a mixture needs at least one network")
+        self.members = nn.ModuleList(members)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([member(x).log_softmax(1) for member in self.members]).logsumexp(0) - math.log(len(self.members))
+
+    @torch.no_grad()
+    def right(self, x: Tensor, y: Tensor) -> Tensor:
+        """(n,) float64: the share of members that give the label, the expected accuracy of a random choice."""
+        return torch.stack([member(x).argmax(1) == y for member in self.members]).double().mean(0)

@@ -9,9 +9,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from brinell.core.ascent import Climb, Front, ascend, drafted
+from brinell.core.ascent import Climb, Front, ascend, drafted, shared
 from brinell.core.draws import Draws
-from brinell.core.goal import Goal, Loss, Misclassify
+from brinell.core.goal import Loss, Misclassify
 from brinell.core.norms import length, project, scaled
 from brinell.core.perturbation import Attack
 from brinell.core.threat import Ball
@@ -36,7 +36,9 @@ class APGD(Attack, name="apgd"):
 
     A sample leaves at its first success; `restarts` are tried on those that have not. With `targets=t` the loss is aimed in turn at
     the t most likely wrong classes, or all there are, and any wrong class counts (goals other than misclassify ignore it).
-    Below four classes the loss `dlr` is the margin. Three in four steps are drafted in bfloat16 where that gains; `exact` forbids it.
+    Below four classes the loss `dlr` is the margin. Where few samples are left, runs share their passes, with the result of one run
+    after the other: a sample's later runs end where an earlier one succeeds. Three in four steps are drafted in bfloat16 where that
+    gains; `exact` forbids it.
 
     References: Croce & Hein (2020), "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
         attacks", ICML, arXiv 2003.01690, algorithm 1 and section 4; Croce & Hein (2021), "Mind the box: l1-APGD for sparse
@@ -74,52 +76,50 @@ class APGD(Attack, name="apgd"):
 
     def climb(self, net: Any, x: Tensor, y: Tensor, clean: Tensor, *, draws: Draws) -> Climb:
         """All runs and what they cost; the clean logits are given."""
-        first, *others = [
-            (number, goal, restart) for number, goal in enumerate(self._goals(clean.shape[1])) for restart in range(self.restarts)
-        ]
-        best = self._run(net, x, y, clean, first[1], draws.at(0, 0))
-        for number, goal, restart in others:
+        aims = range(min(self.targets, clean.shape[1] - 1)) if self.targets and isinstance(self.goal, Misclassify) else range(1)
+        runs = [(aim, restart) for aim in aims for restart in range(self.restarts)]
+        best, done = self._together(net, x, y, clean, draws, runs[:1])[0], 1  # what falls falls mostly to the first
+        while done < len(runs):
             left = ~best.reached
             if not bool(left.any()):
                 break
-            best.improve(left, self._run(net, x[left], y[left], clean[left], goal, draws[left].at(number, restart)))
+            some = runs[done : done + shared(x[left])]
+            for climb in self._together(net, x[left], y[left], clean[left], draws[left], some):
+                best.improve(left, climb)
+            done += len(some)
         return best
 
-    def _goals(self, classes: int) -> list[Goal]:
-        if not self.targets or not isinstance(self.goal, Misclassify):
-            return [self.goal]
-        return [Misclassify(toward=rank) for rank in range(1, min(self.targets, classes - 1) + 1)]
+    def _together(self, net: Any, x: Tensor, y: Tensor, clean: Tensor, draws: Draws, runs: list[tuple[int, int]]) -> list[Climb]:
+        """A climb per run, (number of the class aimed at, restart), side by side."""
+        goal, streams, count = self.goal, [draws.at(*run) for run in runs], len(runs)
+        if self.targets and isinstance(goal, Misclassify):
+            goal, leading = Misclassify(toward=1), clean.nan_to_num().scatter(1, y[:, None], torch.inf)
+            order = leading.argsort(dim=1, descending=True, stable=True)
+            clean = torch.cat([clean.scatter(1, order[:, 1 : 1 + aim], -torch.inf) for aim, _ in runs])  # the aim is the likeliest left
+        else:
+            clean = clean.repeat(count, 1)
+        wide, y, draws = x.repeat(count, *(1,) * (x.ndim - 1)), y.repeat(count), draws[torch.arange(len(x), device=x.device).repeat(count)]
 
-    def _run(self, net: Any, x: Tensor, y: Tensor, clean: Tensor, goal: Goal, draws: Draws) -> Climb:
+        def climbed(rule: _Rule, leave: bool = True) -> Climb:
+            return ascend(net, wide, y, clean, goal, start=rule.start, step=rule.step, done=rule.done, draws=draws, kind=self.loss,
+                          draft=rule.draft, leave=leave, runs=count)  # fmt: skip
+
         if self.threat.norm != 1:
-            draft = drafted(net, x, self.steps, self.exact)
-            rule = _Halving(self.threat, self.steps, draft, self.threat.sample(x, draws), self.rho)
-            return _ascend(net, x, y, clean, goal, rule, draws, self.loss)
-        z = x + project(draws.normal(*x.shape[1:], dtype=x.dtype), WIDER[0][0] * self.threat.eps, 1)
-        *wider, last = self._stages()
-        spent = torch.zeros(3, len(x), dtype=torch.int64, device=x.device)
-        for factor, steps in wider:
-            climb = self._stage(net, x, y, clean, goal, draws, factor, steps, z, leave=False)
-            z, spent = climb.z, spent + torch.stack((climb.steps, climb.forwards, climb.backwards))
-        climb = self._stage(net, x, y, clean, goal, draws, *last, z, leave=True)
-        climb.steps, climb.forwards, climb.backwards = spent + torch.stack((climb.steps, climb.forwards, climb.backwards))
-        return climb
-
-    def _stage(
-        self, net: Any, x: Tensor, y: Tensor, clean: Tensor, goal: Goal, draws: Draws, factor: float, steps: int, z: Tensor, leave: bool
-    ) -> Climb:
-        ball = self.threat.replace(eps=factor * self.threat.eps)
-        rule = _Sparse(ball, steps, drafted(net, x, steps, self.exact), ball.project(x, z))
-        return _ascend(net, x, y, clean, goal, rule, draws, self.loss, leave)
+            first = torch.cat([self.threat.sample(x, stream) for stream in streams])
+            return climbed(_Halving(self.threat, self.steps, drafted(net, x, self.steps, self.exact), first, self.rho)).split(len(x))
+        far = torch.cat([stream.normal(*x.shape[1:], dtype=x.dtype) for stream in streams])
+        z, stages = wide + project(far, WIDER[0][0] * self.threat.eps, 1), []
+        for factor, steps in self._stages():
+            ball = self.threat.replace(eps=factor * self.threat.eps)
+            stages.append(climbed(_Sparse(ball, steps, drafted(net, x, steps, self.exact), ball.project(wide, z)), leave=factor == 1))
+            z = stages[-1].z
+        for stage in stages[:-1]:
+            stages[-1].spend(stage)
+        return stages[-1].split(len(x))
 
     def _stages(self) -> list[tuple[float, int]]:
         wide = [(factor, math.ceil(share * self.steps)) for factor, share in WIDER[:-1]]
         return [*wide, (1.0, max(1, self.steps - sum(steps for _, steps in wide)))]
-
-
-def _ascend(net: Any, x: Tensor, y: Tensor, clean: Tensor, goal: Goal, rule: _Rule, draws: Draws, kind: Loss, leave: bool = True) -> Climb:
-    return ascend(net, x, y, clean, goal, start=rule.start, step=rule.step, done=rule.done, draws=draws, kind=kind,
-                  draft=rule.draft, leave=leave)  # fmt: skip
 
 
 class _Rule:

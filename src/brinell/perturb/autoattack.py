@@ -18,7 +18,7 @@ from brinell.perturb.fab import FAB
 from brinell.perturb.square import Square
 
 
-class AutoAttack(Attack, name="autoattack"):
+class AutoAttack(Attack, name="autoattack", version=2):
     """The published sequence of four attacks, each on the survivors of those before it: the yardstick of robust accuracy.
 
         standard    apgd, cross-entropy | apgd, DLR towards each of 9 classes | fab towards each of 9 classes | square, 5,000 queries
@@ -29,7 +29,7 @@ class AutoAttack(Attack, name="autoattack"):
     the attempt's note says.
 
     Arguments:
-        steps, queries: of the published budget (100, 5,000). exact: no bfloat16 in APGD and Square.
+        steps, queries: of the published budget (100, 5,000). exact: no bfloat16.
 
     References: Croce & Hein (2020), "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
         attacks", ICML, arXiv 2003.01690, section 6; Croce & Hein (2021), arXiv 2103.01208, section 5 (L1); versions and budgets
@@ -56,8 +56,8 @@ class AutoAttack(Attack, name="autoattack"):
         return (
             self._apgd(loss="cross_entropy", restarts=5 if l1 else 1),
             self._apgd(loss="dlr", targets=5 if l1 else 9),
-            FAB(threat=self.threat, goal=self.goal, steps=self.steps, targets=9, bisections=0),
-            Square(threat=self.threat, goal=self.goal, queries=self.queries, rescale=False, exact=self.exact),
+            FAB(threat=self.threat, goal=self.goal, steps=self.steps, targets=9, bisections=0, exact=self.exact),
+            Square(threat=self.threat, goal=self.goal, queries=self.queries, rescale=False, ahead=True, exact=self.exact),
         )
 
     def _apgd(self, **fields: Any) -> APGD:

@@ -24,7 +24,8 @@ class FGSM(Attack, name="fgsm"):
     z = project(x' + rate eps u), u at x'; rate 1.25 is that of fast adversarial training.
 
     All samples are moved, those already misclassified too, as in the original method. On a linear network with two classes it
-    is the exact worst case, for every norm, as long as the domain's walls are not met.
+    is the exact worst case, for every norm, as long as the domain's walls are not met. A goal whose gradient vanishes at x, such as
+    `maximise(kl)`, is refused without a random start.
 
     References: Goodfellow, Shlens & Szegedy (2015), "Explaining and Harnessing Adversarial Examples", ICLR, arXiv 1412.6572,
         section 4; Wong, Rice & Kolter (2020), "Fast is better than free", ICLR, arXiv 2001.03994, algorithm 3 (random start, rate

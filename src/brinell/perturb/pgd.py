@@ -6,12 +6,12 @@ import math
 from typing import Any
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
 from brinell.core.ascent import Climb, Front, ascend, drafted
 from brinell.core.draws import Draws
-from brinell.core.goal import Loss, Maximise
+from brinell.core.goal import Loss
 from brinell.core.norms import length, scaled, sparse_step
 from brinell.core.perturbation import Attack
 from brinell.core.threat import Ball
@@ -59,12 +59,6 @@ class PGD(Attack, name="pgd"):
     momentum: float = Field(default=0.0, ge=0, lt=10)
     exact: bool = False
     sparsity: float = Field(default=0.05, gt=0, le=1)
-
-    @model_validator(mode="after")
-    def _check(self) -> PGD:
-        if isinstance(self.goal, Maximise) and self.goal.quantity in ("kl", "reverse_kl", "js") and not self.random_start:
-            raise ValueError(f"goal={self.goal.spec()} needs random_start=True: a divergence has gradient zero at the clean input")
-        return self
 
     @property
     def cost(self) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from brinell.core import norms
-from brinell.core.ascent import drafted
+from brinell.core.ascent import Front, drafted, shared
 from brinell.core.draws import Draws
 from brinell.core.perturbation import Attack
 from brinell.core.precision import drafting
@@ -19,9 +19,10 @@ from brinell.core.threat import Ball
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """The queries, of 10,000, after which the squares' share of the image is halved."""
 _AHEAD = 64  # queries whose random numbers are drawn at once
+_SPARE = 4  # of so many queries one may be asked in vain
 
 
-class Square(Attack, name="square"):
+class Square(Attack, name="square", version=2):
     """Random search without gradients: does the network fall to squares of changed pixels, whatever its gradients say?
 
         z_{k+1} = z_k + square at a random place,  unless that lowers the loss (the margin);   z_k otherwise
@@ -34,6 +35,10 @@ class Square(Attack, name="square"):
 
     On a linear network Linf comes near the exact margin; L2 and L1 spread their budget over windows of 3 by 3 pixels
     and more and do not come near an optimum of single pixels (`reach`).
+
+    A square that changes nothing costs no pass. With `ahead`, where few samples are left, several queries of a sample share a pass,
+    all from the same point; what follows the first accepted one is thrown away and asked again: the same result in less time, for at
+    most a quarter more passes.
 
     Three in four queries are put to the network in bfloat16 where that gains (`core.precision`); `exact` forbids it.
 
@@ -58,11 +63,12 @@ class Square(Attack, name="square"):
     queries: int = Field(default=5000, ge=1)
     share: float = Field(default=0.8, gt=0, le=1)
     rescale: bool = True
+    ahead: bool = False
     exact: bool = False
 
     @property
     def cost(self) -> tuple[int, int]:
-        return self.queries + 1, 0
+        return self.queries + 1 + (self.queries // _SPARE if self.ahead else 0), 0
 
     @property
     def reach(self) -> float:
@@ -81,37 +87,70 @@ class Square(Attack, name="square"):
         return self.share / 2 ** sum(int(at) > end for end in HALVINGS)
 
     def _search(self, net: Any, x: Tensor, y: Tensor, clean: Tensor, draws: Draws) -> Tensor:
-        out, rows = x.clone(), (~self.goal.reached(clean, y, clean)).nonzero().squeeze(1)
+        out, rows = x.clone(), torch.arange(len(x), device=x.device)
         shape = tuple(x.shape[1:]) if x.ndim == 4 else (1, 1, math.prod(x.shape[1:]))
-        start, move = (_stripes, _shift) if self.threat.norm == math.inf else (_mosaic, _transfer)
-        x, y, clean, draws = x[rows], y[rows], clean[rows], draws[rows]
-        if not len(rows):
+        none, noise = torch.zeros_like(rows), torch.empty(len(x), _AHEAD, 5 + shape[0], device=x.device)
+        front = Front(rows, x, y, clean, x, none, draws, none.double(), {"drawn": none, "noise": noise, "spare": none.double()})
+        front = front.keep(~self.goal.reached(clean, y, clean))
+        if not len(front):
             return out
-        z = self._fitted(x, start(x.reshape(-1, *shape), self.threat, draws))
+        begin = _stripes if self.threat.norm == math.inf else _mosaic
+        front.z = self._fitted(front.x, begin(front.x.reshape(-1, *shape), self.threat, front.draws))
+        windows = [_window(self.side(query), shape, self.threat.norm) for query in range(self.queries)]
         draft = drafted(net, x, self.queries, self.exact)
-        loss, arrived = self._judge(net, z, y, clean, low=draft > 0)
-        out[rows] = z
-        stay, noise = ~arrived, torch.empty(0)
-        for query in range(self.queries):
-            if query == draft > 0:  # from here on float32: the margins so far were those of the rounded network
-                loss, arrived = self._judge(net, z, y, clean, low=False)
-                stay &= ~arrived
-            if not bool(stay.all()):
-                rows, x, y, clean, z, loss = (part[stay] for part in (rows, x, y, clean, z, loss))
-                draws, noise = draws[stay], noise[stay] if query % _AHEAD else noise
-            if not len(rows):
-                break
-            if query % _AHEAD == 0:
-                noise = draws.uniform(_AHEAD, 5 + shape[0])
-            size = _window(self.side(query), shape, self.threat.norm)
-            moved = move(x.reshape(-1, *shape), z.reshape(-1, *shape), self.threat, size, noise[:, query % _AHEAD])
-            tried = self._fitted(x, moved)
-            value, arrived = self._judge(net, tried, y, clean, low=query < draft)
-            better = (value >= loss) | arrived
-            z, loss = torch.where(better.reshape(-1, *(1,) * (z.ndim - 1)), tried, z), torch.where(better, value, loss)
-            out[rows[better]] = tried[better]
-            stay = ~arrived
-        return out
+        front.loss, arrived = self._judge(net, front.z, front.y, front.clean, low=draft > 0)
+        while True:
+            gone = arrived | (front.step == self.queries)
+            if bool(gone.any()):
+                out[front.rows[gone]] = front.z[gone]
+                front = front.keep(~gone)
+            if not len(front):
+                return out
+            if draft and bool((front.step == draft).all()):  # float32 from here on: the margins so far were those of the rounded network
+                draft = 0
+                front.loss, arrived = self._judge(net, front.z, front.y, front.clean, low=False)
+            else:
+                arrived = self._walk(net, front, windows[: draft or None], shape, low=draft > 0)
+
+    def _walk(self, net: Any, front: Front, windows: list[tuple[int, int]], shape: tuple[int, ...], low: bool) -> Tensor:
+        """Ask the next queries of each sample, all from its present point, and go on from the first accepted; (m,) bool: who arrived."""
+        kept, count = front.carry, self._count(front, len(windows))
+        due = (front.step // _AHEAD == kept["drawn"]).nonzero().squeeze(1)
+        if len(due):
+            draws = front.draws[due]
+            kept["noise"][due], kept["drawn"][due] = draws.uniform(_AHEAD, 5 + shape[0]), kept["drawn"][due] + 1
+            front.draws.put(due, draws)
+        who = torch.arange(len(front), device=count.device).repeat_interleave(count)
+        begin = count.cumsum(0) - count
+        number = torch.arange(len(who), device=who.device) - begin[who]
+        x, z, at = front.x[who], front.z[who], front.step[who] + number
+        moved, sizes = torch.empty_like(z), [windows[query] for query in at.tolist()]
+        for size in set(sizes):
+            some = torch.tensor([own == size for own in sizes], device=who.device)
+            before, now = (part[some].reshape(-1, *shape) for part in (x, z))
+            moved[some] = self._fitted(x[some], self._move(before, now, size, kept["noise"][who[some], at[some] % _AHEAD]))
+        value, arrived, accepted = front.loss[who], torch.zeros_like(who, dtype=torch.bool), torch.zeros_like(who, dtype=torch.bool)
+        asked = (moved != z).flatten(1).any(1)  # who stays where it is knows the answer
+        if bool(asked.any()):
+            value[asked], arrived[asked] = self._judge(net, moved[asked], front.y[who[asked]], front.clean[who[asked]], low)
+            accepted = asked & ((value >= front.loss[who]) | arrived)
+        first = torch.full_like(count, _AHEAD).scatter_reduce(0, who[accepted], number[accepted], "amin")
+        goes, found = first < _AHEAD, torch.zeros_like(count, dtype=torch.bool)
+        to = (begin + first)[goes]
+        front.z[goes], front.loss[goes], found[goes] = moved[to], value[to], arrived[to]
+        used = torch.where(goes, first + 1, count)
+        front.step = front.step + used
+        kept["spare"] = kept["spare"] + used / _SPARE - (count - used)
+        return found
+
+    def _count(self, front: Front, end: int) -> Tensor:
+        """(m,) how many queries each sample asks at once: no more than numbers are drawn, nor than it may throw away."""
+        room = (end - front.step).minimum(_AHEAD - front.step % _AHEAD)
+        most = shared(front.x) if self.ahead else 1
+        return room.minimum((1 + front.carry["spare"]).long().clamp(max=most))
+
+    def _move(self, x: Tensor, z: Tensor, size: tuple[int, int], noise: Tensor) -> Tensor:
+        return (_shift if self.threat.norm == math.inf else _transfer)(x, z, self.threat, size, noise)
 
     def _fitted(self, x: Tensor, z: Tensor) -> Tensor:
         z = z.reshape(x.shape)

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from brinell.core import norms
-from brinell.core.confidence import proportion
 from brinell.core.draws import Draws
-from brinell.core.goal import Misclassify
 from brinell.core.measurement import Reading
 from brinell.core.network import module_of
-from brinell.core.perturbation import Attack, points
-from brinell.core.probe import Needs, Probe, View
-from brinell.core.tally import Max, Rows, Tallies, Tally
+from brinell.core.perturbation import points
 from brinell.core.threat import Ball
+from brinell.probe.trial import Trial
 
 Net = Callable[[Tensor], Tensor]
 
 _RIDGES = (10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-6, 1e-8)  # of the summed squares of the features; the first one is the plainest function
 
 
-class Binarisation(Probe, name="binarisation"):
+class Binarisation(Trial, name="binarisation"):
     """Gives each sample a two-class readout that a known point of its ball fools: is the attack able to find such points at all?
 
     Around a sample x, `inner` points uniform in the ball of radius 0.95 eps and one point b on the boundary of the ball are passed
@@ -42,11 +40,10 @@ class Binarisation(Probe, name="binarisation"):
     - `binarisation_success`: share in which the attack finds class 2; near 1 for an attack that works;
     - `binarisation_random`: share in which one of `inner` further random points of the ball does; near 0 for a test that means something.
 
-    UNDEFINED where no sample is valid. Intervals are Clopper-Pearson's.
+    UNDEFINED where no sample is valid.
 
     Arguments:
-        attack: what is tested; its threat is the ball, its goal must be misclassify. inner: points. share: of the samples.
-        confidence: of the intervals.
+        inner: points. attack, share, confidence: see `Trial`.
 
     Raises:
         SpecError: the attack's threat is no ball with an end, or it has another goal.
@@ -61,44 +58,16 @@ class Binarisation(Probe, name="binarisation"):
         'binarisation(attack=pgd(steps=40, threat=ball(eps=8/255, norm=inf)), share=0.5)'
     """
 
-    telling = ("attack",)
-    attack: Attack
+    judges: ClassVar[tuple[str, ...]] = ("binarisation_valid", "binarisation_success", "binarisation_random")
     inner: int = Field(default=100, ge=2)
-    share: float = Field(default=0.1, gt=0, le=1)
-    confidence: float = Field(default=0.95, gt=0, lt=1)
-
-    @model_validator(mode="after")
-    def _check(self) -> Binarisation:
-        ball = self.attack.threat
-        if not isinstance(ball, Ball) or not 0 < ball.eps < math.inf or not isinstance(self.attack.goal.aim, Misclassify):
-            raise ValueError(f"attack={self.attack.spec()} must look for a wrong answer in a ball with 0 < eps < inf")
-        return self
-
-    @property
-    def _ball(self) -> Ball:
-        return self.attack.threat  # pyright: ignore[reportReturnType] - checked above
-
-    @property
-    def needs(self) -> Needs:
-        return Needs(net=True)
 
     @property
     def cost(self) -> tuple[int, int]:
         forwards, backwards = self.attack.cost
         return math.ceil(self.share * (2 * self.inner + 2 + forwards)), math.ceil(self.share * backwards)
 
-    def observe(self, view: View, *, draws: Draws) -> Tally:
-        if view.z is not view.x or view.net is None:
-            return Tallies({"place": Max.of(perturbed=torch.tensor(1))})
-        parts: dict[str, Tally] = {"place": Max.of(perturbed=torch.tensor(0))}
-        chosen = draws.fork().uniform(1, dtype=torch.float64).squeeze(1) < self.share
-        if bool(chosen.any()):
-            columns = self._try(view.net, view.x[chosen], draws[chosen])
-            parts["tried"] = Rows.of(id=view.ids[chosen.to(view.ids.device)], **columns)
-        return Tallies(parts)
-
-    def _try(self, net: Net, x: Tensor, draws: Draws) -> dict[str, Tensor]:
-        ball, features = self._ball, Features(net)
+    def tried(self, net: Net, x: Tensor, y: Tensor, draws: Draws) -> dict[str, Tensor]:
+        ball, features = self.ball, Features(net)
         inside = self._points(x, ball.replace(eps=0.95 * ball.eps), draws.at("inner"))
         edge = boundary_point(x, ball, draws.at("boundary"))
         seen = features.each(torch.cat((x[:, None], inside, edge[:, None]), 1))  # (m, inner + 2, F)
@@ -115,28 +84,13 @@ class Binarisation(Probe, name="binarisation"):
     def _points(self, x: Tensor, ball: Ball, draws: Draws) -> Tensor:
         return torch.stack([ball.sample(x, draws.at(number)) for number in range(self.inner)], 1)
 
-    def read(self, tally: Tally) -> list[Reading]:
-        if not tally.parts or int(tally.parts["place"]["perturbed"]):
-            return []
-        layer = self.attack.spec()
-        names = ("binarisation_success", "binarisation_random")
-        if "tried" not in tally.parts:
-            why = f"no sample fell into the share of {self.share:g}; raise it, or take more samples"
-            return [Reading.undefined(name, why, layer=layer) for name in ("binarisation_valid", *names)]
-        rows = {name: value.numpy() for name, value in Rows(tally.parts["tried"].values).sorted().values.items()}
-        valid = rows["valid"].astype(bool)
-        readings = [self._share("binarisation_valid", valid, layer)]
-        for name, column in zip(names, ("success", "random"), strict=True):
-            if valid.any():
-                readings.append(self._share(name, rows[column][valid], layer))
-            else:
-                why = "no readout separates the points of any sample: raise eps, or take fewer inner points"
-                readings.append(Reading.undefined(name, why, layer=layer, n=len(valid)))
-        return readings
-
-    def _share(self, name: str, flags: np.ndarray, layer: str) -> Reading:
-        low, high = proportion(flags, self.confidence)
-        return Reading(name, float(np.mean(flags)), layer, low=low, high=high, confidence=self.confidence, n=len(flags))
+    def judged(self, rows: dict[str, np.ndarray]) -> list[Reading]:
+        valid, why = rows["valid"], "no readout separates the points of any sample: raise eps, or take fewer inner points"
+        shares = [self.share_of(self.judges[0], valid)]
+        for name, column in zip(self.judges[1:], ("success", "random"), strict=True):
+            undefined = Reading.undefined(name, why, layer=self.attack.spec(), n=len(valid))
+            shares.append(self.share_of(name, rows[column][valid]) if valid.any() else undefined)
+        return shares
 
 
 class Features:

@@ -95,7 +95,7 @@ def rescaled(x: Tensor, state: State) -> dict[str, Tensor]:
     return found
 
 
-class Diagnostics(Probe, name="diagnostics", version=2):
+class Diagnostics(Probe, name="diagnostics", version=3):
     """Extra passes over clean samples that show whether other numbers can be trusted: are there gradients, is the net deterministic?
 
     Readings of the clean cell; other cells have none. From the logits that are there anyway, over all samples:
@@ -107,8 +107,8 @@ class Diagnostics(Probe, name="diagnostics", version=2):
 
     - `repeat_difference`, `repeat_changes`: largest `logit_distance` and share of changed predictions between a pass and a repetition
       of the same batch under another torch random state; above 0 for a random (or stateful) network;
-    - `mode_difference`, `mode_changes`: the same between a pass that records a graph for gradients and one that does not; above 0
-      for a network that notices whether it is attacked;
+    - `mode_difference`, `mode_changes`: the same between a pass that records a graph for gradients, one that does not, and one in
+      inference mode; above 0 for a network that notices whether it is attacked, or deployed;
     - `gradient_calls`, `state_changes`: 1 where a plain forward pass takes gradients, or writes to parameters or buffers; else 0;
     - `batch_difference`, `batch_changes`: the same between the lab's batch, the chosen samples alone, halves of these, and a few
       samples in batches of one (a network that refuses one counts as distance 1). What is passed together depends on the lab's
@@ -147,8 +147,8 @@ class Diagnostics(Probe, name="diagnostics", version=2):
 
     @property
     def cost(self) -> tuple[int, int]:
-        # one pass with gradients, two without, the halves, at most a batch of one, the box, and the scales
-        return math.ceil(self.share * (5 + self.points + len(_SCALES))), math.ceil(self.share * len(_LOSSES))
+        # one pass with gradients, three without, the halves, at most a batch of one, the box, and the scales
+        return math.ceil(self.share * (6 + self.points + len(_SCALES))), math.ceil(self.share * len(_LOSSES))
 
     def prepare(self, net: Any, data: Any, *, draws: Draws) -> State:
         """Channel means and standard deviations of (some of) the data, and its domain."""
@@ -182,7 +182,7 @@ class Diagnostics(Probe, name="diagnostics", version=2):
             with torch.random.fork_rng(devices=devices):
                 torch.manual_seed(_OTHER_SEED)
                 columns |= _compared("repeat", logits, [net(x)])
-            columns |= _compared("mode", logits, [recorded])
+            columns |= _compared("mode", logits, [recorded, _inferred(net, x, logits)])
             columns["gradient_calls"] = torch.full_like(y, bool(calls)).bool()
             columns["state_changes"] = torch.full_like(y, state_version(module_of(net)) != before).bool()
             low, high = (0.0, 1.0) if self.state is None else self.state["domain"].tolist()
@@ -288,6 +288,16 @@ def _answer(logits: Tensor) -> Tensor:
 
 def _right(logits: Tensor, y: Tensor) -> Tensor:
     return _answer(logits) == y
+
+
+def _inferred(net: Net, x: Tensor, logits: Tensor) -> Tensor:
+    """The logits in inference mode; the known ones where the network does not run in it (as one that takes gradients itself)."""
+    try:
+        with torch.inference_mode():
+            found = net(x)
+    except RuntimeError:
+        return logits
+    return found.clone()
 
 
 def _alone(net: Net, x: Tensor, like: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from pydantic import Field, field_validator
 
-from brinell.core.confidence import clopper_pearson
+from brinell.core.confidence import clopper_pearson, quantile_interval
 from brinell.core.lab import Table
 from brinell.core.measurement import Bound, Finding, Reading
 from brinell.core.summary import Summary
@@ -118,25 +118,3 @@ def flipping_distances(measured: list[Cell], norm: float) -> np.ndarray:
     """(n,) the distance of each sample to its nearest wrong point among all cells, inf where there is none."""
     points = [np.where(cell.correct, math.inf, cell.samples[f"l{norm:g}"]) for cell in measured]
     return np.minimum.reduce(points)
-
-
-def quantile_interval(values: np.ndarray, share: float, confidence: float) -> tuple[float, float, float]:
-    """The quantile x_(k), k = ceil(share n), and the interval [x_(l), x_(u)] that covers the population's with at least `confidence`.
-
-        l = max{j: P(B < j) <= alpha / 2},   u = min{j: P(B < j) >= 1 - alpha / 2},   B ~ Binomial(n, share)
-
-    with sorted values x_(1) <= ... <= x_(n). Where l = 0 the lower end is 0 (distances are not negative), where u > n the upper is inf.
-
-    Example:
-        >>> quantile_interval(np.arange(1.0, 21.0), 0.5, 0.95)
-        (10.0, 6.0, 15.0)
-    """
-    from scipy.stats import binom
-
-    n, ordered, tail = len(values), np.sort(values), (1 - confidence) / 2
-    below = binom.cdf(np.arange(-1, n + 1), n, share)  # below[j] = P(B < j)
-    low = int(np.flatnonzero(below <= tail).max(initial=0))
-    over = np.flatnonzero(below >= 1 - tail)
-    high = int(over.min(initial=n + 1))
-    at = math.ceil(share * n - 1e-9)
-    return float(ordered[max(at, 1) - 1]), float(ordered[low - 1]) if low else 0.0, float(ordered[high - 1]) if high <= n else math.inf
