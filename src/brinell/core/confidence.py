@@ -10,6 +10,7 @@ References: Clopper & Pearson (1934), Biometrika 26:404, doi:10.1093/biomet/26.4
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, overload
@@ -295,6 +296,28 @@ def mcnemar(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> PairedTest:
     half = -float(ndtri(_tail(confidence, "both"))) * ((share_a + share_b - middle**2) / (n + 2)) ** 0.5
     low, high = max(-1.0, middle - half), min(1.0, middle + half)
     return PairedTest((only_a - only_b) / n, low, high, confidence, p_value, only_a, only_b, n)
+
+
+def quantile_interval(values: np.ndarray, share: float, confidence: float) -> tuple[float, float, float]:
+    """The quantile x_(k), k = ceil(share n), and the interval [x_(l), x_(u)] that covers the population's with at least `confidence`.
+
+        l = max{j: P(B < j) <= alpha / 2},   u = min{j: P(B < j) >= 1 - alpha / 2},   B ~ Binomial(n, share)
+
+    with sorted values x_(1) <= ... <= x_(n), none of them negative. Where l = 0 the lower end is 0, where u > n the upper is inf.
+
+    Example:
+        >>> quantile_interval(np.arange(1.0, 21.0), 0.5, 0.95)
+        (10.0, 6.0, 15.0)
+    """
+    from scipy.stats import binom
+
+    n, ordered, tail = len(values), np.sort(values), (1 - confidence) / 2
+    below = binom.cdf(np.arange(-1, n + 1), n, share)  # below[j] = P(B < j)
+    low = int(np.flatnonzero(below <= tail).max(initial=0))
+    over = np.flatnonzero(below >= 1 - tail)
+    high = int(over.min(initial=n + 1))
+    at = math.ceil(share * n - 1e-9)
+    return float(ordered[max(at, 1) - 1]), float(ordered[low - 1]) if low else 0.0, float(ordered[high - 1]) if high <= n else math.inf
 
 
 def _percentiles(values: np.ndarray, confidence: float) -> tuple[float, float]:
