@@ -27,10 +27,11 @@ PEERS: dict[str, tuple[str, ...]] = {
     "foolbox": ("foolbox==3.3.4",),
     "art": ("adversarial-robustness-toolbox==1.20.1",),
     "autoattack": ("pyautoattack==0.2.0",),
+    "auto_lirpa": ("appdirs==1.4.4", "graphviz==0.21", "packaging", "pyyaml", "setuptools", "tqdm"),
     "imagecorruptions": ("imagecorruptions==1.1.2", "setuptools<81", "numpy<2", "scikit-image<0.22", "opencv-python-headless<4.12"),
 }
-"""The published releases that are compared with. imagecorruptions needs libraries of its time; with the oldest scikit-image for
-Python 3.11 its glass_blur and gaussian_blur still fail."""
+"""The published releases that are compared with; for auto_lirpa what its source needs, see crown.py. imagecorruptions needs libraries of
+its time; with the oldest scikit-image for Python 3.11 its glass_blur and gaussian_blur still fail."""
 
 
 class PeerUnavailable(RuntimeError):

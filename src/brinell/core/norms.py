@@ -94,6 +94,45 @@ def sparse_step(g: X, z: X, size: float, count: int, low: float, high: float) ->
     return (torch.zeros_like(slope).scatter(1, order, taken) * slope.sign()).reshape(g.shape)
 
 
+def support(a: X, eps: float, p: float, low: Tensor, high: Tensor) -> PerSample:
+    """The largest <a, v> over |v|_p <= eps and low <= v <= high, where low <= 0 <= high; up to rounding never less than it. (n,) float64.
+
+    By duality it is the least of   eps |b|_q + sum max((a - b) low, (a - b) high)   over all b, and every b bounds it from above. b is
+    a, cut to what the best v (found by `project` for p = 2, by filling in the order of slopes for p = 1) says.
+
+    Arguments:
+        a, low, high: (n, *d). eps: finite.
+
+    Example:
+        >>> a, room = torch.tensor([[3.0, 4.0]]), torch.tensor([[0.1, 9.0]])
+        >>> support(a, 1.0, 1, -room, room), support(a, 1.0, 2, -room, room)         # 3 * 0.1 + 4 * sqrt(1 - 0.1 ** 2) for p = 2
+        (tensor([4.], dtype=torch.float64), tensor([4.2799], dtype=torch.float64))
+    """
+    slope, low, high = a.flatten(1).double(), low.flatten(1).double(), high.flatten(1).double()
+    size, room = slope.abs(), torch.where(slope > 0, high, -low)
+    if p == math.inf:
+        return (size * room.clamp(max=eps)).sum(1)
+    if p == 1:
+        order = size.argsort(dim=1, descending=True)
+        most, steps = room.gather(1, order), size.gather(1, order)
+        filled = (most.cumsum(1) < eps).sum(1, keepdim=True)  # the first entry that the budget does not fill sets the price
+        price = torch.where(filled < size.shape[1], steps.gather(1, filled.clamp(max=size.shape[1] - 1)), 0.0)
+        part = size.minimum(price)
+        return eps * part.amax(1) + _walled(size - part, room)
+    reach = size.amax(1, keepdim=True).clamp(min=1e-300)
+    v = project(slope / reach * (1e6 * (1 + eps)), eps, 2, low, high).abs()
+    moved = (v > 0) & (size > 0)
+    price = torch.where(moved, size / v.clamp(min=1e-300), math.inf).amin(1, keepdim=True)  # size = price * v where no wall stops v
+    price = torch.where(torch.linalg.vector_norm(v, dim=1, keepdim=True) < eps * (1 - 1e-12), 0.0, price)  # the walls alone stop v
+    part = torch.where(price.isfinite(), size.minimum(torch.where(price > 0, price * room, 0.0)), size)
+    return eps * torch.linalg.vector_norm(part, dim=1) + _walled(size - part, room)
+
+
+def _walled(size: Tensor, room: Tensor) -> PerSample:
+    """The sum of size * room, where no size is infinitely often no room."""
+    return torch.where(size > 0, size * room, 0.0).sum(1)
+
+
 def project(v: X, eps: float | PerSample, p: float, low: Tensor | float = -math.inf, high: Tensor | float = math.inf) -> X:
     """The point nearest to `v` (in L2) with |point|_p <= eps and low <= point <= high, where low <= 0 <= high.
 

@@ -73,7 +73,8 @@ class RobustAccuracy(Summary, name="bound"):
         if not safe:
             reason = "no certificate covers this threat: 0 is the trivial bound"
             return Reading("robust_accuracy", 0.0, ball.spec(), bound=Bound.LOWER, n=n, reason=reason)
-        return self._share(np.logical_or.reduce(safe), ball, Bound.LOWER)
+        proved = np.logical_or.reduce(safe)
+        return self._share(proved, ball, Bound.LOWER, "" if proved.any() else "vacuous: no certificate proves any sample safe")
 
     def _upper(self, ball: Ball, measured: list[Cell], room: Room) -> Reading:
         survived = room.survived(measured, ball)
