@@ -109,12 +109,53 @@ def test_logits_in_every_shape_of_answer():
     x, y = torch.rand(3, 4), torch.rand(3, 2)
     for answer in (y, {"logits": y}, SimpleNamespace(logits=y), (y, "more"), [y], collections.namedtuple("Out", "logits loss")(y, 0)):
         assert logits_of(answer, x) is y
-    for answer in (None, "no", {}, (), {"scores": y}):
+    for answer in (torch.tensor(1.0), y, torch.rand(3, 2, 1)), (None, y), collections.namedtuple("Out", "loss scores")(torch.zeros(()), y):
+        assert logits_of(answer, x) is y
+    for answer in (None, "no", {}, (), {"scores": y}, {"logits": None}, (y, y), (y, torch.rand(3, 512)), (torch.rand(3),)):
         with pytest.raises(NetworkError, match=r"expected \(n, K\) logits"):
             logits_of(answer, x)
     for shape in ((3,), (3, 1), (2, 2), (3, 2, 1)):
         with pytest.raises(NetworkError, match="K >= 2 classes"):
             logits_of(torch.zeros(shape), x)
+    for odd in (torch.zeros(3, 2, dtype=torch.int64), torch.zeros(3, 2, dtype=torch.complex64), torch.zeros(3, 2).bool(), y.to_sparse()):
+        with pytest.raises(NetworkError, match="expected logits, real floating-point numbers before any argmax"):
+            logits_of(odd, x)
+    for kind, kept in ((torch.float16, torch.float32), (torch.bfloat16, torch.float32), (torch.float64, torch.float64)):
+        assert logits_of(y.to(kind), x).dtype is kept
+
+
+class Answering(nn.Module):
+    """Returns what a function makes of the logits."""
+
+    def __init__(self, made, dtype=torch.float32):
+        super().__init__()
+        self.made, self.layer = made, nn.Linear(4, 2, dtype=dtype)
+
+    def forward(self, x):
+        return self.made(self.layer(x))
+
+
+def test_a_network_says_where_it_takes_its_logits_from():
+    x = torch.rand(3, 4)
+    for made, said in [
+        (lambda y: {"logits": y, "loss": None}, "logits are the entry 'logits' of the dict it returns"),
+        (lambda y: (y.sum(), y), "logits are entry 1 of the tuple it returns"),
+        (lambda y: SimpleNamespace(logits=y), "logits are the entry 'logits' of the SimpleNamespace it returns"),
+    ]:
+        net = Network(Answering(made))
+        assert torch.equal(net(x), net.module.layer(x)) and torch.equal(net(x), net(x))
+        assert net.notes == (said,)
+    plain = Network(Answering(lambda y: y))
+    plain(x)
+    assert plain.notes == ()
+
+
+@pytest.mark.parametrize("kind", ["float64", "float16", "bfloat16"])
+def test_weights_of_another_type_than_the_samples_are_named(kind):
+    with pytest.raises(NetworkError, match=rf"holds {kind} weights and fails on float32 samples .*Pass module.float\(\)"):
+        Network(Answering(lambda y: y, getattr(torch, kind)))(torch.rand(3, 4))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        Network(Answering(lambda y: y))(torch.rand(3, 5))
 
 
 def test_counted_counts_samples_both_ways():
@@ -124,6 +165,17 @@ def test_counted_counts_samples_both_ways():
     net(x.detach())
     assert net.reset() == (10, 5)
     assert net.reset() == (0, 0)
+
+
+def test_known_logits_are_those_of_the_very_batch():
+    net = Counted(Network(module(), "r").frozen_copy())
+    x = torch.rand(5, 1, 8, 8)
+    logits = torch.zeros(5, 3)
+    net.remember(x, logits)
+    assert net(x) is logits and net(x.detach()) is logits and net.forwards == 0
+    del x  # its memory must not be handed on to another batch that would then be taken for it
+    others = [torch.rand(5, 1, 8, 8) for _ in range(8)]
+    assert all(net(other) is not logits for other in others)
 
 
 def test_frozen_puts_everything_back_also_after_an_error():

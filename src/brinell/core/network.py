@@ -105,7 +105,26 @@ class Network:
         self.recipe = recipe or f"{type(module).__module__}.{type(module).__qualname__}"
 
     def __call__(self, x: Tensor) -> Tensor:
-        return logits_of(self.module(x), x, self.recipe)
+        try:
+            output = self.module(x)
+        except RuntimeError as error:
+            self._explain(x, error)
+            raise
+        if not isinstance(output, Tensor):
+            told = f"logits are {_place_of_logits(output, x, self.recipe)[0]} of the {type(output).__name__} it returns"
+            if told not in self.notes:
+                self.notes = (*self.notes, told)
+        return logits_of(output, x, self.recipe)
+
+    def _explain(self, x: Tensor, error: RuntimeError) -> None:
+        """Say it where a pass fails because the weights are of another type than the samples."""
+        kinds = {p.dtype for p in self.module.parameters() if p.is_floating_point()}
+        if kinds and x.dtype not in kinds and "dtype" in str(error).lower().replace("scalar type", "dtype"):
+            held = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
+            raise NetworkError(
+                f"{self.recipe} holds {held} weights and fails on {str(x.dtype).removeprefix('torch.')} samples ({error}). Pass "
+                f"module.float(), or a module that converts its input and its logits itself"
+            ) from error
 
     @property
     def digest(self) -> str:
@@ -152,24 +171,40 @@ def _source_of(cls: type) -> str:
 
 
 def logits_of(output: Any, x: Tensor, recipe: str = "the network") -> Tensor:
-    """The (n, K) logits in whatever a network returns: a tensor, `.logits`, `["logits"]`, or a tuple that starts with them.
+    """The (n, K) logits in whatever a network returns: a tensor, an entry or attribute `logits`, or the one (n, K) tensor of a tuple.
+
+    Half precision (float16, bfloat16) becomes float32, so that what is computed from them does not overflow.
 
     Raises:
-        NetworkError: there are none, or their shape is not (n, K) with K >= 2.
+        NetworkError: there are none, or several tensors that could be them; their shape is not (n, K) with K >= 2, or they are not
+            real floating-point numbers.
     """
-    found = output
-    if not isinstance(found, Tensor):
-        if isinstance(output, Mapping) and "logits" in output:
-            found = output["logits"]
-        elif hasattr(output, "logits"):
-            found = getattr(output, "logits")  # noqa: B009 - the type is any object with that attribute
-        elif isinstance(output, tuple | list) and output:
-            found = output[0]
-    if not isinstance(found, Tensor):
-        raise NetworkError(f"{recipe} returned {type(output).__name__}; expected (n, K) logits or an object with .logits")
+    found = output if isinstance(output, Tensor) else _place_of_logits(output, x, recipe)[1]
     if found.ndim != 2 or found.shape[0] != len(x) or found.shape[1] < 2:
         raise NetworkError(f"{recipe} returned shape {tuple(found.shape)} for {len(x)} inputs; expected ({len(x)}, K) with K >= 2 classes")
-    return found
+    if not found.is_floating_point() or found.layout != torch.strided:
+        raise NetworkError(
+            f"{recipe} returned {found.dtype} numbers ({found.layout}); expected logits, real floating-point numbers before any argmax"
+        )
+    return found.float() if found.dtype in (torch.float16, torch.bfloat16) and not torch.is_autocast_enabled(found.device.type) else found
+
+
+def _place_of_logits(output: Any, x: Tensor, recipe: str) -> tuple[str, Tensor]:
+    """Where the logits are in what is no tensor, in words, and themselves."""
+    named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if isinstance(named, Tensor):
+        return "the entry 'logits'", named
+    entries = dict(output) if isinstance(output, Mapping) else dict(enumerate(output)) if isinstance(output, tuple | list) else {}
+    alike = [key for key, value in entries.items() if isinstance(value, Tensor) and value.ndim == 2 and value.shape[0] == len(x)]
+    if len(alike) == 1 and not isinstance(output, Mapping):  # the one of another name may hold anything, probabilities above all
+        return f"entry {alike[0]}", entries[alike[0]]
+    held = ", ".join(
+        f"{key}: {tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__}" for key, value in entries.items()
+    )
+    raise NetworkError(
+        f"{recipe} returned {type(output).__name__} ({held[:300] or 'no entries'}); expected (n, K) logits alone, under the name 'logits', "
+        f"or in a tuple as its only (n, K) tensor"
+    )
 
 
 def module_of(net: Any) -> nn.Module | None:
@@ -185,11 +220,13 @@ class Counted:
     def __init__(self, net: Callable[[Tensor], Tensor]) -> None:
         self.net, self.module = net, module_of(net)
         self.forwards = self.backwards = 0
-        self._known: tuple[int, int, torch.Size, Tensor] | None = None
+        self._known: tuple[Tensor, int, Tensor] | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self._known is not None and not x.requires_grad and self._known[:3] == (x.data_ptr(), x._version, x.shape):
-            return self._known[3]
+        if self._known is not None and not x.requires_grad:
+            clean, version, logits = self._known
+            if (x.data_ptr(), x._version, x.shape) == (clean.data_ptr(), version, clean.shape):
+                return logits
         self.forwards += len(x)
         out = logits_of(self.net(x), x)
         if out.requires_grad:
@@ -203,7 +240,7 @@ class Counted:
 
     def remember(self, x: Tensor, logits: Tensor) -> None:
         """The logits at the clean batch `x`: a later call on that very tensor returns them without a pass."""
-        self._known = (x.data_ptr(), x._version, x.shape, logits)
+        self._known = (x.detach(), x._version, logits)  # held: a batch made later must not take its place in memory
 
     def reset(self) -> tuple[int, int]:
         """The counts so far, which start again from zero."""

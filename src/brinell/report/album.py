@@ -96,7 +96,7 @@ class Album:
         if values is None or names is None or values.ndim != 4 or len(values) != len(names):
             return None
         place = {int(name): at for at, name in enumerate(names)}
-        return grey_levels(values[[place[name] for name in ids]], _domain(self.content.data), self._longest)
+        return grey_levels(values[[place[name] for name in ids]], domain_of(self.content.data), self._longest)
 
 
 def grey_levels(values: np.ndarray, domain: tuple[float, float], longest: int) -> np.ndarray:
@@ -118,7 +118,7 @@ def grey_levels(values: np.ndarray, domain: tuple[float, float], longest: int) -
     return np.nan_to_num(np.floor(x * 255 + 0.5), nan=0.0).clip(0, 255).astype(np.uint8)
 
 
-def _domain(data: dict[str, Any]) -> tuple[float, float]:
+def domain_of(data: dict[str, Any]) -> tuple[float, float]:
     """The data's domain; (0, 1) where it is not known or has no end."""
     try:
         low, high = (float(end) for end in data.get("domain") or ())

@@ -9,9 +9,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from brinell.core.errors import StoreError
 from brinell.report.answer import number
 from brinell.report.comparison import CONFIDENCE, Comparison, Difference
+from brinell.report.page import write_page
 from brinell.report.text import printable
 
 MARKS = {"B better": "▲", "B worse": "▼", "no difference shown": "=", "no answer": "?"}
@@ -66,13 +66,7 @@ def write_comparison(comparison: Comparison, path: str | Path) -> Path:
         bar=bar, reach=reach(comparison), differing=differing(comparison), styles=Markup(styles),
         digest=base64.b64encode(hashlib.sha256(styles.encode()).digest()).decode(),
     )  # fmt: skip
-    place = Path(path)
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(page, encoding="utf-8", errors="replace", newline="\n")
-    except OSError as error:
-        raise StoreError(f"cannot write {place}: {error.strerror or error}. Choose another place") from error
-    return place
+    return write_page(page, path)
 
 
 def difference(cell: Difference) -> str:

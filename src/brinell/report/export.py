@@ -11,6 +11,7 @@ from typing import Any
 from brinell.core.errors import SpecError, StoreError
 from brinell.core.lab import Table
 from brinell.core.measurement import COLUMNS
+from brinell.core.place import written_to
 
 FORMATS = ("csv", "parquet", "json")
 _TYPES = {
@@ -43,8 +44,8 @@ def export(table: Table, format: str, path: str | Path) -> Path:  # noqa: A002 -
         raise SpecError(f"cannot export as {format!r}: the formats are {', '.join(FORMATS)}")
     place, rows = Path(path), [{column: _plain(row.get(column)) for column in COLUMNS} for row in table.rows]
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        _WRITERS[format](rows, place)
+        with written_to(place) as partial:
+            _WRITERS[format](rows, partial)
     except OSError as error:
         raise StoreError(f"cannot write {place}: {error.strerror or error}. Choose another place") from error
     return place

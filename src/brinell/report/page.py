@@ -11,6 +11,7 @@ from typing import Any
 
 from brinell.core.errors import StoreError
 from brinell.core.lab import Table
+from brinell.core.place import written_to
 from brinell.report import verdict
 from brinell.report.accuracy import attacks, classes, glance, groups
 from brinell.report.album import Album
@@ -24,6 +25,7 @@ from brinell.report.gallery import gallery, worst_cells
 from brinell.report.inside import fourier, profiles
 from brinell.report.origin import cost, gaps, provenance
 from brinell.report.section import Section
+from brinell.report.surface import surfaces
 
 MARKS = "●■◆▲✚▼★✖"
 """The symbols of charts as text, for legends."""
@@ -56,8 +58,8 @@ def write_page(page: str, path: str | Path) -> Path:
     """Write the text of a page; `StoreError` where the file cannot be written."""
     place = Path(path)
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(page, encoding="utf-8", errors="replace", newline="\n")
+        with written_to(place) as partial:
+            partial.write_text(page, encoding="utf-8", errors="replace", newline="\n")
     except OSError as error:
         raise StoreError(f"cannot write the report {place}: {error.strerror or error}. Choose another place") from error
     return place
@@ -68,7 +70,8 @@ def sections(content: Content, album: Album | None = None) -> list[Section]:
     pictures = Album(content) if album is None else album
     found = [
         glance(content), corruptions(content), severity(content), fourier(content), *attacks(content), worst_cells(content, pictures),
-        gallery(content, pictures), who_falls(content), classes(content), groups(content), profiles(content), calibration(content),
+        gallery(content, pictures), who_falls(content), classes(content), groups(content), profiles(content), surfaces(content),
+        calibration(content),
         summaries(content), gaps(content), cost(content), provenance(content),
     ]  # fmt: skip
     return [section for section in found if section is not None]
@@ -81,15 +84,17 @@ def render(table: Table) -> str:
     content = Content(table)
     album = Album(content)
     parts = sections(content, album)
+    drawn = next((part.surfaces for part in parts if part.surfaces), None)
     pictures = {"strips": album.strips, "tile": album.tile, "gallery": next((part.gallery for part in parts if part.gallery), None)}
     return fill(
         "page.html",
         parts,
-        [_own("gallery.js")] if album else [],
+        [*([_own("gallery.js")] if album else []), *([_own("surface.js")] if drawn else [])],
         content=content,
         environment=content.plan.get("environment") or {},
         verdict=verdict,
         pictures=Markup(json_in_html(pictures)) if album else None,
+        surfaces=Markup(json_in_html(drawn)) if drawn else None,
     )
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from brinell.report.answer import Answer
 from brinell.report.content import Content
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 Entry = str | int | float | None | Answer
 
@@ -81,7 +84,8 @@ class Section:
     """A part of the page. `keys` is the legend of all its panels; `lead` says what is shown and how to read it.
 
     Arguments:
-        strips: cells with pictures. gallery: what gallery.js builds one from.
+        strips: cells with pictures. gallery: what gallery.js builds one from. surfaces: what surface.js draws from; stills: SVG pictures
+            that stand in for them on paper and without scripts, already escaped.
     """
 
     anchor: str
@@ -92,6 +96,8 @@ class Section:
     grids: list[Grid] = field(default_factory=list)
     strips: list[Strip] = field(default_factory=list)
     gallery: dict[str, Any] | None = None
+    surfaces: dict[str, Any] | None = None
+    stills: list[Markup] = field(default_factory=list)
 
 
 TIDY = ("value", "low", "high", "n", "status", "reason")
