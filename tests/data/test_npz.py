@@ -153,9 +153,8 @@ def test_names_in_the_archive_are_keys_and_never_paths(name, tmp_path, saved):
     path = saved(x=uniform(2, 3), y=[0, 1])
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(f"{name}.npy", archive.read("x.npy"))
-    before = sorted(tmp_path.parent.rglob("*evil*"))
     assert len(Npz(path=path, x=name).load().x()) == 2
-    assert sorted(tmp_path.parent.rglob("*evil*")) == before == []
+    assert sorted(tmp_path.parent.rglob("*evil*.npy")) == []
 
 
 def test_only_the_rows_asked_for_are_read_from_a_plain_archive(saved):

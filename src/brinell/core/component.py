@@ -20,6 +20,7 @@ import keyword
 import math
 import re
 import typing
+import warnings
 from functools import cache
 from importlib import metadata, util
 from pathlib import Path
@@ -28,6 +29,7 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError, field_validator
 
 from brinell.core.errors import SpecError
+from brinell.core.refusal import cut, explain
 from brinell.core.written import same, written
 
 State = dict[str, Any]
@@ -40,6 +42,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 _CLASS_WITH_NAME = re.compile(r"^class\s+(\w+)\s*\([^)]*\bname\s*=\s*[\"']([a-z][a-z0-9_]*)[\"']", re.MULTILINE)
 _MAX_SPEC_LENGTH = 100_000
 _MAX_DEPTH = 32
+_MOST_BITS = 10_000  # Python reads more, but does not write them
 
 
 class Word(str):
@@ -79,7 +82,7 @@ class Component(BaseModel):
         try:
             super().__init__(**fields)
         except ValidationError as error:
-            raise SpecError(_explain(type(self), fields, error)) from None
+            raise SpecError(explain(type(self).name or type(self).__name__, type(self).model_fields, error)) from None
 
     def __init_subclass__(cls, *, name: str = "", version: int = 1, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)  # pydantic hands name and version on to the hook below
@@ -241,7 +244,9 @@ def parse(text: str, expect: type[Component] = Component) -> Any:
     if len(text) > _MAX_SPEC_LENGTH:
         raise SpecError(f"spec of {len(text)} characters is longer than {_MAX_SPEC_LENGTH}: {shown!r}")
     try:
-        node = ast.parse(text.strip(), mode="eval").body
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes in texts that are kept as they are
+            node = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = getattr(error, "msg", None) or type(error).__name__
         raise SpecError(f"cannot read the spec {shown!r}: {reason}. A spec looks like 'pgd(steps=40, goal=misclassify)'") from None
@@ -276,7 +281,7 @@ def get(name: str, expect: type[Component] = Component) -> type[Component]:
 
     near = difflib.get_close_matches(name, sorted({*places, *expect.registry}), n=3, cutoff=0.5)
     hint = f"; did you mean {', '.join(near)}?" if near else ""
-    raise SpecError(f"no component is called {name!r}{hint} (`brinell list` shows all)")
+    raise SpecError(f"no component is called {cut(repr(name))}{hint} (`brinell list` shows all)")
 
 
 @cache
@@ -321,6 +326,8 @@ def _value(node: ast.expr, text: str, depth: int, expect: type[Component] = Comp
     if depth > _MAX_DEPTH:
         raise SpecError(f"the spec {text!r} is nested deeper than {_MAX_DEPTH}")
     match node:
+        case ast.Constant(value=int() as number) if number.bit_length() > _MOST_BITS:
+            raise SpecError(f"the spec {text!r} holds a whole number of {number.bit_length():,} bits; give one of at most {_MOST_BITS:,}")
         case ast.Constant(value=bool() | int() | float() | str() | None):
             return node.value
         case ast.Name(id="inf"):
@@ -353,9 +360,16 @@ def _value(node: ast.expr, text: str, depth: int, expect: type[Component] = Comp
                 fields[item.arg] = _value(item.value, text, depth + 1)
             return cls(**{field: _resolve(cls, field, value) for field, value in fields.items()})
     raise SpecError(
-        f"{ast.unparse(node)[:60]!r} in the spec {text!r} is not allowed: specs hold numbers, a/b, inf, True, False, None, "
+        f"{_shown(node)!r} in the spec {text!r} is not allowed: specs hold numbers, a/b, inf, True, False, None, "
         f"texts, tuples and components; a text that is no plain word, such as a path, goes in quotes"
     )
+
+
+def _shown(node: ast.expr) -> str:
+    try:
+        return ast.unparse(node)[:60]
+    except (RecursionError, ValueError):  # deeply nested, or a number with too many digits
+        return type(node).__name__
 
 
 def _number(value: Any, text: str) -> int | float:
@@ -380,17 +394,3 @@ def _holds_component(annotation: Any) -> bool:
     if isinstance(annotation, type) and not typing.get_args(annotation):
         return issubclass(annotation, Component)
     return any(_holds_component(argument) for argument in typing.get_args(annotation))
-
-
-def _explain(cls: type[Component], fields: dict[str, Any], error: ValidationError) -> str:
-    facts = []
-    for problem in error.errors():
-        place = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            facts.append(f"no field {place!r} (fields: {', '.join(sorted(cls.model_fields)) or 'none'})")
-        elif problem["type"] == "missing":
-            facts.append(f"field {place!r} is required")
-        else:
-            given, why = repr(problem.get("input")), problem["msg"].removeprefix("Value error, ")
-            facts.append(f"{place}={given if len(given) < 80 else given[:77] + '...'}: {why}" if problem["loc"] else why)
-    return f"{cls.name or cls.__name__}: {'; '.join(facts)}"

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from brinell.core.component import Component
 from brinell.core.draws import Draws
+from brinell.core.errors import UndefinedReading
 from brinell.core.measurement import Reading
 from brinell.core.tally import Tally
 from brinell.core.threat import Threat
+
+
+RECTIFIERS = ("relu", "relu6")
 
 
 @dataclass(frozen=True)
@@ -22,14 +27,14 @@ class Needs:
     Arguments:
         layers: names of recorded tensors; () for every post-ReLU tensor, None for none at all.
         pooled: activations averaged over positions, (n, u), instead of whole, (n, u, *positions).
-        kinds: the non-linearities whose outputs are recorded.
+        kinds: the non-linearities whose outputs are recorded; by default those that are never negative and 0 where they are off.
         graph: activations keep their graph, so that gradients with respect to z can be taken.
         clean: the same fields of the unperturbed twin. net: the network itself, for passes of the probe's own.
     """
 
     layers: tuple[str, ...] | None = None
     pooled: bool = True
-    kinds: tuple[str, ...] = ("relu",)
+    kinds: tuple[str, ...] = RECTIFIERS
     graph: bool = False
     clean: bool = False
     net: bool = False
@@ -84,3 +89,7 @@ class Certifier(Probe):
     """A probe whose readings are lower bounds: the share of samples proved correct everywhere in `threat`."""
 
     threat: Threat
+
+    def bounds(self, net: Any, x: Tensor, threat: Threat, C: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, r) lower and upper bounds of the linear functions C, (r, K), of the logits, at every point of another threat."""
+        raise UndefinedReading(f"{self.spec()} does not bound the logits; use a certifier that does, such as ibp or crown")

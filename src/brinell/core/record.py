@@ -66,6 +66,17 @@ class Recording(dict[str, Tensor]):
     def __init__(self) -> None:
         super().__init__()
         self.kinds: dict[str, str] = {}
+        self._pooled: dict[str, Tensor] = {}
+
+    def clear(self) -> None:
+        super().clear()
+        self._pooled.clear()
+
+    def pooled(self, name: str) -> Tensor:
+        """The mean of a layer over positions, `pooled`; computed once, however many ask."""
+        if name not in self._pooled:
+            self._pooled[name] = pooled(self[name])
+        return self._pooled[name]
 
     def pick(self, layers: tuple[str, ...], kinds: tuple[str, ...]) -> dict[str, Tensor]:
         """The layers whose names match and whose non-linearity is one of `kinds`.

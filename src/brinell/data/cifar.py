@@ -15,6 +15,7 @@ from torch import Tensor
 
 from brinell.core.dataset import Dataset, Source
 from brinell.core.errors import DataError
+from brinell.core.place import place_of
 from brinell.data.contents import digest_of
 from brinell.data.layout import joined, listing, misfit, root, size_note
 from brinell.data.pickled import byte_array, read_pickle
@@ -80,7 +81,7 @@ class Cifar10(Source, name="cifar10"):
     def _found(self) -> tuple[Path, tuple[str, ...], str]:
         """The archive or directory, the names of the batches in it, and what was not checked."""
         unchecked = "no checksum was checked: none is published for these files"
-        path, batches = Path(self.path).expanduser(), BATCHES[self.split]
+        path, batches = place_of(self.path, DataError), BATCHES[self.split]
         if not path.is_file():
             marks = [f"{name}{end}" for name in BATCHES["train"] + BATCHES["test"] for end in ("", ".bin")]
             place = root(self.path, marks, (PYTHON_DIRECTORY, BINARY_DIRECTORY), REMEDY)

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
 from brinell.core.errors import DataError
+
+
+def body_of(file: Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        OSError: it cannot be read, or is a pipe or a device, which may never end.
+    """
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise OSError(f"{file} is no regular file")
+    return file.read_bytes()
 
 
 def digest_of(files: Iterable[Path], names: Iterable[str] = ()) -> str:
@@ -24,8 +36,10 @@ def digest_of(files: Iterable[Path], names: Iterable[str] = ()) -> str:
         state.update(name.encode(errors="surrogateescape") + b"\0")
     for file in files:
         try:
-            stat = file.stat()
-            state.update(_digest(str(file.absolute()), stat.st_size, stat.st_mtime_ns))
+            found = file.stat()
+            if not stat.S_ISREG(found.st_mode):
+                raise DataError(f"{file} is no regular file but a directory, a pipe or a device; move it away")
+            state.update(_digest(str(file.absolute()), found.st_size, found.st_mtime_ns))
         except OSError as error:
             raise DataError(f"{file} cannot be read: {error.strerror or error}") from error
     return state.hexdigest()

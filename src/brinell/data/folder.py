@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from brinell.core.dataset import Dataset
-from brinell.core.errors import DataError
-from brinell.data.contents import digest_of
+from brinell.core.errors import DataError, SampleError
+from brinell.core.place import place_of
+from brinell.data.contents import body_of, digest_of
 from brinell.data.images import Decoding, Images
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
@@ -45,13 +46,13 @@ class Folder(Images, name="folder"):
     classes: str = ""
 
     def load(self) -> Dataset:
-        root = Path(self.path).expanduser()
+        root = place_of(self.path, DataError)
         if not root.is_dir():
             raise DataError(f"{self.path!r} is no directory (seen from {Path.cwd()}); folder() reads path/<class name>/<image>")
         directories = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
         if not directories:
             raise DataError(f"{root} holds no class directory; folder() reads path/<class name>/<image>")
-        classes = _ordered(Path(self.classes).expanduser(), directories, root) if self.classes else tuple(directories)
+        classes = _ordered(place_of(self.classes, DataError), directories, root) if self.classes else tuple(directories)
         names: list[str] = []
         owners: list[int] = []
         left_out = 0
@@ -83,9 +84,9 @@ class _Blobs:
         blobs = []
         for row, place in zip(ids, places, strict=True):
             try:
-                blobs.append(Path(self.root, self.names[row]).read_bytes())
+                blobs.append(body_of(Path(self.root, self.names[row])))
             except OSError as error:
-                raise DataError(f"{place}, cannot be read: {error.strerror or error}; restore it, or load the set again") from error
+                raise SampleError(f"{place}, cannot be read: {error.strerror or error}; restore it, or load the set again") from error
         return blobs, places
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from brinell.core.dataset import Dataset
 from brinell.core.errors import DataError
+from brinell.core.place import place_of
 from brinell.data.images import Images
 from brinell.data.layout import joined, listing, misfit, root
 from brinell.data.listed import by_directory, class_file, dataset, images, lines
@@ -143,7 +144,7 @@ class ImageNet(Images, name="imagenet"):
         return by_directory(self, base, self.classes, most=1000, numbered=self.split == "valid", remedy=IMAGENET_REMEDY)
 
     def _flat(self, base: Path) -> Dataset:
-        names, said = images(base), [line.split() for line in lines(Path(self.labels).expanduser())]
+        names, said = images(base), [line.split() for line in lines(place_of(self.labels, DataError))]
         if len(said) != len(names):
             raise misfit(self.labels, f"{len(names)} lines, one for each image of {base}", str(len(said)), IMAGENET_REMEDY)
         owners: dict[str, str] = {}

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from brinell.core.dataset import Source
-from brinell.core.errors import DataError
+from brinell.core.errors import DataError, SampleError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -133,7 +133,7 @@ def decode(
         (height, width, channels) with 1 or 3 channels: uint8, or float32 in [0, 1] for 16-bit images.
 
     Raises:
-        DataError: the bytes are no image of `FORMATS`, are damaged, too large, or hold several frames.
+        SampleError: the bytes are no image of `FORMATS`, are damaged, too large, or hold several frames.
 
     Example:
         >>> decode(b"P5 2 1 255 " + bytes([0, 200]), "example").tolist()
@@ -145,17 +145,17 @@ def decode(
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             fact = _refusal(image)
             if fact:
-                raise DataError(f"{place}: {fact}")
+                raise SampleError(f"{place}: {fact}")
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             framed = _frame(_converted(image, mode, place), resize, crop, interpolation, place)
     except DataError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{place}: {_too_large(str(error))}") from error
+        raise SampleError(f"{place}: {_too_large(str(error))}") from error
     except Exception as error:  # decoders of untrusted bytes raise errors of many kinds
         known = f"; formats read: {', '.join(FORMATS)}" if isinstance(error, Image.UnidentifiedImageError) else ""
-        raise DataError(f"{place}: not a readable image ({len(data)} bytes; {_reason(error)}){known}. Replace or remove it") from error
+        raise SampleError(f"{place}: not a readable image ({len(data)} bytes; {_reason(error)}){known}. Replace or remove it") from error
     array = np.array(framed)
     if array.dtype == np.float32:
         array = array.clip(0, 65535) / np.float32(65535)  # bicubic and Lanczos overshoot

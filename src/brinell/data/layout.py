@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from brinell.core.errors import DataError
+from brinell.core.place import place_of
 
 
 def misfit(place: object, expected: str, found: str, remedy: str) -> DataError:
@@ -23,7 +24,7 @@ def root(path: str, mark: Iterable[str], inner: Sequence[str], remedy: str) -> P
     Raises:
         DataError: there is no such directory, or no marking file in it.
     """
-    top, marks = Path(path).expanduser(), tuple(mark)
+    top, marks = place_of(path, DataError), tuple(mark)
     for place in (top, *(top / name for name in inner)):
         if any((place / name).exists() for name in marks):
             return place

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from brinell.core.dataset import Dataset, Lookup
-from brinell.core.errors import DataError
-from brinell.data.contents import digest_of
+from brinell.core.errors import DataError, SampleError
+from brinell.core.place import place_of
+from brinell.data.contents import body_of, digest_of
 from brinell.data.folder import SUFFIXES
 from brinell.data.images import Decoding, Images
 from brinell.data.layout import joined, misfit
@@ -63,9 +64,9 @@ class _Blobs:
         for position in self.lookup(ids):
             file = Path(self.base, self.names[position])
             try:
-                blobs.append(file.read_bytes())
+                blobs.append(body_of(file))
             except OSError as error:
-                raise DataError(f"{file} cannot be read: {error.strerror or error}; restore it, or load the set again") from error
+                raise SampleError(f"{file} cannot be read: {error.strerror or error}; restore it, or load the set again") from error
             places.append(str(file))
         return blobs, places
 
@@ -129,7 +130,7 @@ def class_file(path: str) -> dict[str, str]:
         DataError: the file cannot be read, is empty, or names an id twice.
     """
     named: dict[str, str] = {}
-    for number, line in enumerate(lines(Path(path).expanduser()), 1):
+    for number, line in enumerate(lines(place_of(path, DataError)), 1):
         key, _, name = line.partition("\t") if "\t" in line else line.partition(" ")
         if key in named:
             raise misfit(f"{path}, line {number}", "every class once", f"{key!r} again", "remove one of them")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import lzma
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -15,9 +17,15 @@ from torch import Tensor
 
 from brinell.core.dataset import Dataset, Lookup, Source, class_names, whole_numbers
 from brinell.core.errors import DataError
+from brinell.core.place import place_of
 from brinell.data.contents import digest_of
 
 Axes = Literal["as_is", "grey", "last"]
+_FAILURES = (
+    ValueError, OSError, EOFError, SyntaxError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
+    tokenize.TokenError,
+)  # fmt: skip
+"""What zipfile and numpy raise on damaged or hostile bytes; a header is Python text, which is read as a literal."""
 
 
 class Npz(Source, name="npz"):
@@ -61,7 +69,7 @@ class Npz(Source, name="npz"):
         return self
 
     def load(self) -> Dataset:
-        path = Path(self.path).expanduser()
+        path = place_of(self.path, DataError)
         shape, dtype = _header(path, self.x)
         axes, sample = self._axes(shape, dtype)
         labels = _read(path, self.y)
@@ -121,6 +129,8 @@ class _Array:
 
 def _members(path: Path) -> dict[str, zipfile.ZipInfo]:
     """The arrays in the archive by name; their names are keys, nothing is ever extracted to a path."""
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path} is no regular file; give an .npz archive, as numpy.savez(path, x=..., y=...) writes it")
     try:
         with zipfile.ZipFile(path) as archive:
             return {info.filename.removesuffix(".npy"): info for info in archive.infolist() if info.filename.endswith(".npy")}
@@ -161,7 +171,7 @@ def _header(path: Path, name: str) -> tuple[tuple[int, ...], np.dtype]:
             expected = stream.tell() + int(np.prod(shape, dtype=object)) * dtype.itemsize
             if expected != info.file_size:
                 raise ValueError(f"{info.file_size} bytes, but its header says {expected}")
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+    except _FAILURES as error:
         raise _damaged(path, name, error) from error
     return tuple(shape), dtype
 
@@ -171,7 +181,7 @@ def _read(path: Path, name: str) -> np.ndarray:
     try:
         with zipfile.ZipFile(path) as archive, archive.open(_member(path, name)) as stream:
             return npy.read_array(stream, allow_pickle=False)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _FAILURES as error:
         raise _damaged(path, name, error) from error
 
 
@@ -194,4 +204,7 @@ def _text(path: Path, name: str) -> np.ndarray:
     values = _read(path, name)
     if values.ndim != 1 or values.dtype.kind not in "biufUS":
         raise DataError(f"{path}: {name!r} has shape {values.shape} and type {values.dtype}; expected one number or text per row")
-    return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
+    try:
+        return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: {name!r} holds bytes that are no UTF-8 ({error}); write it as text") from error

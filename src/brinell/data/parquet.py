@@ -6,6 +6,7 @@ import glob
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from brinell.core.dataset import Dataset, class_names, whole_numbers
-from brinell.core.errors import DataError
+from brinell.core.errors import DataError, SampleError
+from brinell.core.place import place_of
 from brinell.data.contents import digest_of
 from brinell.data.images import Decoding, Images
 
@@ -108,20 +110,22 @@ def find_files(patterns: Sequence[str]) -> list[Path]:
     """
     files: list[Path] = []
     for pattern in patterns:
-        path = Path(pattern).expanduser()
+        path = place_of(pattern, DataError)
         if path.is_dir():
             found = sorted(path.glob("*.parquet"))
         elif path.is_file():
             found = [path]
         else:
+            if pattern.count("**") > 1:
+                raise DataError(f"{pattern!r} holds ** more than once, which can take for ever in a deep directory; hold it to one")
             names = glob.glob(str(path), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
             found = sorted(Path(name) for name in names if Path(name).is_file())
         if not found:
             raise DataError(f"no Parquet file at {pattern!r} (seen from {Path.cwd()}); give a file, a directory of *.parquet, or a pattern")
         files += found
-    twice = [file for k, file in enumerate(files) if file in files[:k]]
-    if twice:
-        raise DataError(f"{twice[0]} is named twice by {', '.join(patterns)}; its rows would count double")
+    twice = next((file for file, count in Counter(files).items() if count > 1), None)
+    if twice is not None:
+        raise DataError(f"{twice} is named twice by {', '.join(patterns)}; its rows would count double")
     return files
 
 
@@ -181,7 +185,7 @@ def _fetch(file: str, pixels: str, rows: np.ndarray) -> dict[int, bytes]:
     blobs = dict(_ask(file, query, values))
     for row in wanted:
         if blobs.get(row) is None:
-            raise DataError(f"{file}, row {row}: {pixels} is null (a path beside it is not followed); embed the image, or remove the row")
+            raise SampleError(f"{file}, row {row}: {pixels} is null (a path beside it is not followed); embed the image, or remove the row")
     return blobs
 
 

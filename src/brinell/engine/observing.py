@@ -251,7 +251,7 @@ class _Batch:
         def seen(z: Tensor, logits: Tensor, found: Recording, clean: View | None) -> View:
             chosen = {} if need.layers is None else found.pick(need.layers, need.kinds)
             if need.pooled and self.keep is whole:
-                chosen = {name: pooled(value) for name, value in chosen.items()}
+                chosen = {name: found.pooled(name) for name in chosen}
             net = self.net if need.net else None
             return View(self.x, z, self.y, self.ids, logits, chosen, clean, net, self.data.classes, self.columns)
 

@@ -88,7 +88,8 @@ def _check_file(file: Path) -> None:
     if not file.exists():
         raise WeightsError(f"there is no weights file {file} (seen from {Path.cwd()}); correct the path")
     if not file.is_file():
-        raise WeightsError(f"{file} is a folder, not a weights file; name the file in it")
+        what = "a folder, not a weights file; name the file in it" if file.is_dir() else "no regular file; copy the weights to one"
+        raise WeightsError(f"{file} is {what}")
     if file.stat().st_size == 0:
         raise WeightsError(f"{file} is empty; copy it again")
 

@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from brinell.core.errors import NetworkError
+from brinell.core.place import place_of
 
 
 def build_by_function(place: str, shape: tuple[int, ...] | None, classes: int | None) -> tuple[nn.Module, str]:
@@ -28,7 +29,7 @@ def build_by_function(place: str, shape: tuple[int, ...] | None, classes: int | 
         NetworkError: the file, module or function does not exist or fails, or returns no `nn.Module`.
     """
     where, _, name = place.rpartition(":")
-    beside = str(Path(where).resolve().parent) if where.endswith(".py") else None
+    beside = str(place_of(where, NetworkError).resolve().parent) if where.endswith(".py") else None
     with _importable(beside):
         module, source = _of_file(Path(where), place) if beside else _of_package(where, place)
         function = getattr(module, name, None)

@@ -1,4 +1,4 @@
-"""Networks from whatever names them: an architecture, a saved file, a user's function, timm, or a live module."""
+"""Networks from whatever names them: an architecture, a saved file, a user's function, a public collection, or a live module."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ from brinell import __version__
 from brinell.core.component import parse
 from brinell.core.errors import NetworkError, WeightsError
 from brinell.core.network import Architecture, Network
+from brinell.core.place import place_of
 from brinell.models.checkpoint import load_weights, read_safetensors, read_weights
 from brinell.models.factory import build_by_function
+from brinell.models.hugging_face import hugging_face_network
 from brinell.models.pretrained import timm_network
 from brinell.models.shapes import checked_classes, checked_shape
+from brinell.models.vision import torchvision_network
 
 _FUNCTION = re.compile(r"(.*\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*\Z", re.DOTALL)
 _CLASS_NAME = re.compile(r"[\w<>]+(\.[\w<>]+)+\Z")
+_COLLECTIONS = {"timm": timm_network, "hf": hugging_face_network, "torchvision": torchvision_network}
 _WEIGHTS_ENDINGS = (".pt", ".pth", ".ckpt", ".bin", ".tar", ".pkl")
 
 
@@ -34,6 +38,7 @@ def load_network(
     shape: tuple[int, ...] | None = None,
     classes: int | None = None,
     seed: int = 0,
+    download: bool = False,
 ) -> Network:
     """A network from its spec, with the weights of a file or freshly initialised.
 
@@ -43,16 +48,19 @@ def load_network(
     | `net.safetensors` | a file written by `save_network`: weights, recipe, shape and classes |
     | `nets.py:build`, `package.module:build` | a function of yours that returns a module; it may take shape and classes |
     | `timm:resnet50.a1_in1k` | a network of timm, normalisation included; timm's published weights unless others are given |
+    | `hf:DIRECTORY`, `hf:OWNER/NAME` | an image classifier of Hugging Face transformers, its processor's normalisation included |
+    | `torchvision:resnet18` | a classifier of torchvision, normalisation included; its published weights unless others are given |
     | a module or a `Network` | itself; a copy of it when weights are given |
 
     Weights files are read by safetensors or `torch.load(weights_only=True)`; a file that could run code is refused. What was done
     (random initialisation, prefixes removed, types converted) stands in `Network.notes`. Loaded networks are in evaluation mode;
     a live module is left as it is. The network works on the data's own units, images in [0, 1]: `normalized(...)` puts a
-    normalisation inside.
+    normalisation inside. Published weights are looked up in the caches of this machine; nothing is fetched without `download=True`.
 
     Arguments:
         weights: a weights file. shape: of one sample, (channels, height, width) or (features,). classes: K.
         seed: of the initialisation where there are no weights; torch's global random state is left as it was.
+        download: published weights that are not on this machine may be fetched; the one case in which a connection is opened.
 
     Raises:
         NetworkError: the spec names nothing that can be built, or not for this data.
@@ -72,10 +80,10 @@ def load_network(
     if isinstance(spec, str | Path) and str(spec).endswith(".safetensors"):
         if weights is not None:
             raise NetworkError(f"{spec} holds weights already; to use {weights}, give the network they were trained in as the spec")
-        return _saved(Path(spec), shape, classes)
-    net = _built(spec, shape, classes, seed, trained=weights is not None)
+        return _saved(place_of(spec, WeightsError), shape, classes)
+    net = _built(spec, shape, classes, seed, trained=weights is not None, download=download)
     if weights is not None:
-        _fill(net, Path(weights))
+        _fill(net, place_of(weights, WeightsError))
     net.module.eval()
     return net
 
@@ -87,17 +95,20 @@ def _live(net: Network | nn.Module, weights: str | Path | None, shape: tuple[int
     if weights is None:
         return Network(net.module, net.recipe, net.notes, net.source, shape=shape, classes=classes)
     twin = Network(copy.deepcopy(net.module), net.recipe, (), net.source, shape=shape, classes=classes)
-    _fill(twin, Path(weights))
+    _fill(twin, place_of(weights, WeightsError))
     return twin
 
 
-def _built(spec: str | Path | Architecture, shape: tuple[int, ...] | None, classes: int | None, seed: int, *, trained: bool) -> Network:
+def _built(
+    spec: str | Path | Architecture, shape: tuple[int, ...] | None, classes: int | None, seed: int, *, trained: bool, download: bool = False
+) -> Network:  # fmt: skip
     """The network of a spec as it comes into being, before any weights file."""
     text = spec.spec() if isinstance(spec, Architecture) else str(spec).strip()
     source, notes = "", ()
+    collection, _, name = text.partition(":")
     with _seeded(seed):
-        if text.startswith("timm:") and not isinstance(spec, Architecture):
-            module, notes = timm_network(text.removeprefix("timm:"), pretrained=not trained, shape=shape, classes=classes)
+        if collection in _COLLECTIONS and name and not isinstance(spec, Architecture):
+            module, notes = _COLLECTIONS[collection](name, trained=not trained, shape=shape, classes=classes, download=download)
         elif _FUNCTION.match(text) and not isinstance(spec, Architecture):
             module, source = build_by_function(text, shape, classes)
             notes = () if trained else (f"weights as {text} left them (seed {seed} for random ones)",)
@@ -186,7 +197,12 @@ def _saved(file: Path, shape: tuple[int, ...] | None, classes: int | None) -> Ne
             f"{file} was saved from a live module of class {recipe}, which its weights cannot make again; pass such a module, "
             f"as in load_network(module, weights='{file}'), or a function that makes it"
         )
-    if _FUNCTION.match(recipe) and not recipe.startswith("timm:"):
+    if recipe.startswith("hf:"):
+        raise NetworkError(
+            f"{file} was made by {recipe}. A weights file may not choose what is read: name the directory yourself, as in "
+            f"load_network({recipe!r}, weights='{file}')"
+        )
+    if _FUNCTION.match(recipe) and recipe.partition(":")[0] not in _COLLECTIONS:
         raise NetworkError(
             f"{file} was made by {recipe}. A weights file may not choose what code is run: if you trust that function, name it "
             f"yourself, as in load_network({recipe!r}, weights='{file}')"

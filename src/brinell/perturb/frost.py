@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from brinell.core.draws import Draws, derive
 from brinell.core.errors import DataError
+from brinell.core.place import place_of
+from brinell.data.contents import body_of
+from brinell.data.images import decode
 from brinell.perturb.colour import painted
 from brinell.perturb.fog import plasma
 from brinell.perturb.severity import Graded, Ladder
@@ -126,16 +127,13 @@ def frost_like(shrink: float, device: str = "cpu") -> tuple[Tensor, ...]:
 @lru_cache(maxsize=4)
 def photographs(folder: str, shrink: float, device: str = "cpu") -> tuple[Tensor, ...]:
     """The first five images of a folder by name, (3, h, w) uint8 each, shrunk by linear interpolation."""
-    from PIL import Image
-
-    place = Path(folder).expanduser()
+    place = place_of(folder, DataError)
     files = sorted(file for file in place.glob("*") if file.suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp", ".webp"))
     if not files:
         raise DataError(f"frost(textures={folder!r}) found no images there; name the folder that holds frost1.png ... frost6.jpg")
     pictures = []
     for file in files[:_PICTURES]:
-        with Image.open(file) as image:
-            levels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None].float()
+        levels = torch.from_numpy(decode(body_of(file), str(file), mode="rgb")).permute(2, 0, 1)[None].float()
         pictures.append(_shrunk(levels, shrink)[0].round_().to(torch.uint8).contiguous().to(device))
     return tuple(pictures)
 
