@@ -41,6 +41,15 @@ def test_the_term_is_the_mean_over_layers_of_the_means_over_units():
     assert float(Term(Selectivity(alpha=-2, last=1), 3)(step)) == pytest.approx(2 * means[1], rel=1e-5)
 
 
+def test_half_precision_does_not_reach_the_term():
+    """Class means that differ by less than bfloat16 can tell are told apart under autocast."""
+    layers = {"a:0": torch.tensor([[1.001], [1.0]])}
+    expected = float(Term(Selectivity(alpha=-1), 2)(step_of(layers, [0, 1])))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = Term(Selectivity(alpha=-1), 2)(step_of(layers, [0, 1]))
+    assert float(found) == expected == pytest.approx(0.001 / 2.001, rel=1e-3) and found.dtype == torch.float32
+
+
 def test_batches_of_one_class_leave_the_term_out():
     assert float(Term(Selectivity(alpha=1), 3)(step_of({"a:0": torch.rand(4, 2)}, [1, 1, 1, 1]))) == 0
 
@@ -53,7 +62,7 @@ def test_moving_means_stand_for_absent_classes():
     assert float(value.detach()) == pytest.approx((8 - 2.5) / (8 + 2.5), abs=1e-6)  # means 3 (of the batch), 2, 8
     value.backward()
     assert r.grad.abs().sum() > 0
-    assert term.tensors["means/a:0"].flatten().tolist() == [2.0, 2.0, 8.0]
+    assert term.tensors["means"].flatten().tolist() == [2.0, 2.0, 8.0]
 
 
 def test_alpha_zero_is_plain_training_to_the_last_bit(toy, small, same):
@@ -89,6 +98,47 @@ def test_an_interrupted_training_ends_with_the_same_weights(toy, small, same, wa
 def test_half_precision_training(toy, small, same):
     how = Selectivity(alpha=-3, fit=FIT.replace(amp=True))
     assert not same(how(small, toy, seed=0), FIT.replace(amp=True)(small, toy, seed=0))
+
+
+def test_the_gradient_reaches_all_earlier_weights_as_finite_differences_say():
+    """Of the whole term, through two regularised layers, at every weight of the network."""
+    lot = np.random.default_rng(0)
+    y = torch.tensor(lot.integers(0, 3, 40))
+    x = torch.tensor(lot.normal(size=(40, 5)))
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(5, 6), torch.nn.ReLU(), torch.nn.Linear(6, 4), torch.nn.ReLU()).double()
+
+    def index():
+        early = net[1](net[0](x))
+        late = net[3](net[2](early))
+        found = []
+        for r in (early, late):
+            means = torch.stack([r[y == c].mean(0) for c in range(3)])
+            best = means.max(0).values
+            rest = (means.sum(0) - best) / 2
+            found.append(((best - rest) / (best + rest + 1e-6)).mean())
+        return sum(found) / 2
+
+    weights = [net[0].weight, net[2].weight]
+    early = net[1](net[0](x))
+    term = Term(Selectivity(alpha=-2), 3)(step_of({"1:0": early, "3:0": net[3](net[2](early))}, y))
+    for weight, slope in zip(weights, torch.autograd.grad(term, weights), strict=True):
+        for place in np.ndindex(*weight.shape):
+            with torch.no_grad():
+                ends = []
+                for step in (1e-6, -2e-6):
+                    weight[place] += step
+                    ends.append(float(index()))
+                weight[place] += 1e-6
+            assert float(slope[place]) == pytest.approx(2 * (ends[0] - ends[1]) / 2e-6, abs=2e-5)
+
+
+def test_networks_with_relu6(toy):
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 12), torch.nn.ReLU6(), torch.nn.Linear(12, 3))
+    low, high = (Selectivity(alpha=alpha, fit=FIT)(net, toy, seed=0) for alpha in (-3, 3))
+    table = br.Lab().measure({"low": low, "high": high}, toy, probes=["class_selectivity", "input_gradient"])
+    assert table.value("selectivity", net="low") < table.value("selectivity", net="high")
+    assert table.value("input_gradient", net="low", layer="") > 0
 
 
 def test_small_batches_are_warned_of(toy, small):

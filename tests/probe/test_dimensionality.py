@@ -158,3 +158,54 @@ def test_the_tally_can_be_stored(clouds, twin_view):
 def test_tiny_sketches_are_refused():
     with pytest.raises(SpecError, match="at least 8"):
         Dimensionality(flat=4)
+
+
+@pytest.mark.parametrize(
+    ("n", "u", "offset", "dtype"),
+    [(40, 9, 0, np.float64), (12, 30, 0, np.float64), (200, 9, 1e7, np.float64), (200, 9, 1e4, np.float32), (6, 2000, 1, np.float32)],
+)
+def test_the_streamed_spectrum_is_numpys_of_the_whole_matrix(n, u, offset, dtype, make_view, measure):
+    """Also with fewer samples than units, with means that dwarf the spread, and in shards of one and two samples."""
+    lot = np.random.default_rng(n + u)
+    a = (lot.normal(size=(n, u)) * lot.uniform(0.1, 2, u) + offset).astype(dtype)
+    parts = np.array_split(a, [1, 3, n // 2])
+    places = np.array_split(np.arange(n), [1, 3, n // 2])
+    views = [
+        make_view(np.zeros((len(part), 2), np.float32), np.zeros(len(part), int), ids=ids, activations={"a:0": torch.tensor(part)})
+        for part, ids in zip(parts, places, strict=True)
+    ]
+    wide = a.astype(np.float64)
+    expected = np.linalg.svd(wide - wide.mean(0), compute_uv=False) ** 2 / n
+    expected = np.concatenate([expected, np.zeros(u - len(expected))])
+    found = {r.name: r for r in measure(Dimensionality(sample=0), *views)}
+    assert found["components_90"].array == pytest.approx(expected, rel=1e-6, abs=1e-6 * expected[0])
+    assert found["participation_ratio"].value == pytest.approx(expected.sum() ** 2 / (expected**2).sum(), rel=1e-6)
+    assert spectrum(torch.tensor(a)).numpy() == pytest.approx(expected, rel=1e-6, abs=1e-6 * expected[0])
+
+
+def test_planted_dimensionality_is_recovered(make_view, find):
+    """20 equal directions: of 64 units, and of 1,024 entries of maps, folded into 512 sums."""
+    maps, units = planted(3000, 64, 20), planted(3000, 4, 20).flatten(1)
+    view, pooled = (make_view(np.zeros((3000, 2), np.float32), np.zeros(3000, int), activations={"a:0": a}) for a in (maps, units))
+    for probe, seen in ((Dimensionality(sample=0), pooled), (Dimensionality(flat=512), view)):
+        assert find(probe, seen, name="components_99", layer="a:0").value == pytest.approx(20, abs=1)
+    assert find(Dimensionality(flat=2048), view, name="participation_ratio", layer="a:0").value == pytest.approx(20, rel=0.02)
+
+
+def test_points_that_were_moved_nowhere_have_no_dimension_of_change(clouds, twin_view, measure):
+    """An attack that leaves every sample where it was: the change is all zero, and nothing is divided by it."""
+    view = twin_view(clouds[0], clouds[0])
+    found = {r.name: r for r in measure(Dimensionality(sample=50), view)}
+    for name in ("components_90", "participation_ratio", "effective_rank", "two_nn", "nearest_neighbour_dimension"):
+        assert found[f"{name}_change"].value == 0
+        assert found[f"{name}_increase"].value == 0
+
+
+def test_moments_of_entries_equal_numpy():
+    from brinell.probe.moments import Moments, covariance_of
+
+    a = np.random.default_rng(3).normal(size=(70, 11)) * 3 + 1e6
+    parts = [Moments.diagonal(torch.tensor(part)) for part in np.array_split(a, [1, 20])]
+    total = (parts[2] + parts[0]) + (parts[1] + Moments.diagonal(torch.zeros(0, 11, dtype=torch.float64)))
+    assert covariance_of(total).numpy() == pytest.approx(a.var(0), rel=1e-9)
+    assert total["mean"].numpy() == pytest.approx(a.mean(0), rel=1e-12)

@@ -5,15 +5,8 @@ import pytest
 import torch
 
 from brinell.core.errors import UndefinedReading
-from brinell.probe.spectrum import (
-    components,
-    effective_rank,
-    nearest_neighbour_dimension,
-    participation_ratio,
-    participation_ratio_of,
-    spectrum,
-    two_nn,
-)
+from brinell.probe.intrinsic import nearest_neighbour_dimension, two_nn
+from brinell.probe.spectrum import components, effective_rank, participation_ratio, participation_ratio_of, spectrum
 
 HARMONIC = 1 / torch.arange(1, 101, dtype=torch.float64)
 HALVES = 0.5 ** torch.arange(10, dtype=torch.float64)

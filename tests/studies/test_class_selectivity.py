@@ -23,7 +23,7 @@ def planted(slope: float) -> list[dict]:
                 "training": f"alpha {alpha:g}", "alpha": alpha, "seed": seed, "selectivity": si if slope > 0 else -si,
                 "clean": 0.9 - 0.1 * good, "corrupted": 0.7 - 0.3 * good, "corrupted_normalised": 0.8 - 0.3 * good,
                 "attacked Linf 0.1": 0.3 + 0.4 * good, "jacobian_norm": 30 - 5 * good, "input_gradient_cv_samples": 0.5 + good,
-                "input_gradient_cv_units": 0.4 + good, "selectivity 1": si,
+                "input_gradient_cv_units": 0.4 + good, "selectivity 1": si, "off_axis_selectivity": 0.2 + good / 2,
                 "components_90 1": 20 - 9 * good, "components_90_change 1 attack": 15 - 5 * good,
                 "components_90_increase 1 attack": 5 + slope * 3 + lot.normal() * 0.1, "components_90_increase 1 corruption": 5,
             }  # fmt: skip
@@ -52,6 +52,9 @@ def test_every_claim_is_judged_once_and_alpha_zero_is_always_there():
     study = parse("class_selectivity(alphas=(-1, 1))", Study)
     assert study.settings(Scale.SMALL).alphas == (-1.0, 0.0, 1.0)
     assert len(SETTINGS[Scale.SMALL].alphas) == 7 and SETTINGS[Scale.SMALL].seeds == 3 and len(SETTINGS[Scale.SMALL].corruptions) == 15
+    shorter = ClassSelectivity(epochs=60, limit=25_000).settings(Scale.PAPER)
+    assert (shorter.fit.epochs, shorter.fit.milestones, shorter.limit) == (60, (30, 45), 25_000)
+    assert ClassSelectivity(epochs=4).settings(Scale.SMOKE).fit.epochs == 4
     assert len({claim.name for claim in study.claims}) == len(study.claims) == len(judged(planted(1.0)))
 
 

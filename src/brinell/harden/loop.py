@@ -18,6 +18,7 @@ from brinell.core.draws import Draws, derive
 from brinell.core.errors import BrinellError, DataError
 from brinell.core.network import Network
 from brinell.core.perturbation import Attempt, Perturbation, points
+from brinell.core.probe import RECTIFIERS
 from brinell.core.record import pooled, record
 from brinell.harden.batches import Held, batches, corrupted, count_batches, held, moved, shuffled
 from brinell.harden.training import Training
@@ -139,7 +140,7 @@ class Loop:
         with ExitStack() as stack:
             stack.enter_context(torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.amp))
             if self.regularizer is not None and self.layers is not None:
-                activations = stack.enter_context(record(self.net, self.layers, keep=pooled))
+                activations = stack.enter_context(record(self.net, self.layers, kinds=RECTIFIERS, keep=pooled))
             logits = self.net(x)
         logits = logits.float() if recipe.amp else logits
         loss = F.cross_entropy(logits, y, label_smoothing=recipe.label_smoothing)

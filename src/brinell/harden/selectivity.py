@@ -20,7 +20,7 @@ from brinell.probe.selectivity import selectivity_index
 _FEW = 8
 
 
-class Selectivity(Hardening, name="selectivity"):
+class Selectivity(Hardening, name="selectivity", version=2):
     """Trains with the network's mean class selectivity as a second term of the loss.
 
         minimise  CE - alpha * mean over layers of (mean over units of SI_u)
@@ -97,27 +97,30 @@ class Term:
         chosen = self._chosen(list(step.activations))
         if step.epoch < recipe.start or (recipe.stop is not None and step.epoch >= recipe.stop):
             return step.logits.new_zeros(())
-        member = torch.nn.functional.one_hot(step.y, self.classes).float()
-        counts = member.sum(0)
-        layers = []
-        for name in chosen:
-            means = (member.T @ step.activations[name].float()) / counts.clamp(min=1)[:, None]
-            known = counts > 0
-            if recipe.mode == "ema":
-                means, known = self._with_absent(name, means, known)
-            if int(known.sum()) < 2:
-                return step.logits.new_zeros(())
-            layers.append(selectivity_index(means, known.float(), recipe.eps).mean())
-        return -recipe.alpha * torch.stack(layers).mean()
+        with torch.autocast(step.logits.device.type, enabled=False):  # class means in bfloat16 would differ by rounding alone
+            return self._penalty([step.activations[name].float() for name in chosen], step.y)
 
-    def _with_absent(self, name: str, means: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    def _penalty(self, layers: list[Tensor], y: Tensor) -> Tensor:
+        """layers: (n, u) each. All of them are treated at once: few, large operations."""
+        counts = torch.bincount(y, minlength=self.classes)
+        known = counts > 0
+        means = (torch.nn.functional.one_hot(y, self.classes).T / counts.clamp(min=1)[:, None]) @ torch.cat(layers, 1)
+        if self.recipe.mode == "ema":
+            means, known = self._with_absent(means, known)
+        if int(known.sum()) < 2:
+            return means.new_zeros(())
+        index = selectivity_index(means, known, self.recipe.eps)
+        widths = torch.tensor([layer.shape[1] for layer in layers], device=index.device)
+        return -self.recipe.alpha * (index @ (1 / (len(layers) * widths)).repeat_interleave(widths))
+
+    def _with_absent(self, means: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """The class means with the moving ones of absent classes, which are then moved on."""
-        kept = self.tensors.get(f"means/{name}", torch.zeros_like(means))
-        seen = self.tensors.get(f"seen/{name}", torch.zeros_like(present))
+        kept = self.tensors.get("means", torch.zeros_like(means))
+        seen = self.tensors.get("seen", torch.zeros_like(present))
         fresh, decay = means.detach(), self.recipe.decay
         moved = torch.where(seen[:, None], decay * kept + (1 - decay) * fresh, fresh)
-        self.tensors[f"means/{name}"] = torch.where(present[:, None], moved, kept)
-        self.tensors[f"seen/{name}"] = seen | present
+        self.tensors["means"] = torch.where(present[:, None], moved, kept)
+        self.tensors["seen"] = seen | present
         return torch.where(present[:, None], means, kept), seen | present
 
     def _chosen(self, names: list[str]) -> list[str]:

@@ -13,15 +13,10 @@ from brinell.core.draws import Draws, derive
 from brinell.core.errors import UndefinedReading
 from brinell.core.measurement import Bound, Reading
 from brinell.core.probe import Needs, Probe, View
-from brinell.core.tally import Max, Sample, Sum, Tallies, Tally
-from brinell.probe.spectrum import (
-    components,
-    effective_rank,
-    nearest_neighbour_dimension,
-    participation_ratio_of,
-    spectrum_of_moments,
-    two_nn,
-)
+from brinell.core.tally import Max, Sample, Tallies, Tally
+from brinell.probe.intrinsic import nearest_distances, nearest_neighbour_dimension_of, two_nn_of
+from brinell.probe.moments import Moments, covariance_of
+from brinell.probe.spectrum import components, effective_rank, participation_ratio_of, spectrum_of
 
 SUFFIX = {"perturbed": "", "clean": "_clean", "change": "_change"}
 SHARES = (0.90, 0.95, 0.99)
@@ -30,10 +25,12 @@ LINEAR: dict[str, Callable[[Tensor], float]] = {
     "participation_ratio": participation_ratio_of,
     "effective_rank": effective_rank,
 }
-NONLINEAR: dict[str, Callable[[Tensor], float]] = {"two_nn": two_nn, "nearest_neighbour_dimension": nearest_neighbour_dimension}
+NEIGHBOURS = 20
+_AT_ONCE = 1 << 18  # numbers
+NONLINEAR: dict[str, Callable[[Tensor], float]] = {"two_nn": two_nn_of, "nearest_neighbour_dimension": nearest_neighbour_dimension_of}
 
 
-class Dimensionality(Probe, name="dimensionality"):
+class Dimensionality(Probe, name="dimensionality", version=2):
     """The number of dimensions of every layer's activations A(z), and of what the perturbation changed, A(z) - A(x).
 
     From the eigenvalues lambda of the covariance of a layer's (n, u) activations: `components_90`, `components_95`, `components_99`
@@ -52,12 +49,13 @@ class Dimensionality(Probe, name="dimensionality"):
 
     With `flat=k` the linear readings are of whole maps, d = u * h * w entries, instead of means over positions: entries are multiplied
     by random signs and folded into k sums (entry i into sum i mod k), whose covariance S stands for theirs, Sigma. Sum and squares of
-    every entry's variance are known exactly, and the off-diagonal part of S is, over the signs, an unbiased estimate of that of
-    Sigma between entries of different sums, so
+    every entry's variance are known exactly, and the squares of S off the diagonal have, over the signs, the mean of those of Sigma
+    between entries of different sums, so
 
-        participation_ratio = tr(Sigma)^2 / ( sum_i Sigma_ii^2 + k/(k-1) sum_{a != b} S_ab^2 )
+        participation_ratio = tr(Sigma)^2 / ( sum_i Sigma_ii^2 + k/(k-1) (tr(Sigma) / tr(S))^2 sum_{a != b} S_ab^2 )
 
-    where k/(k-1) stands for the pairs that share a sum. Component counts and effective rank are read off the spectrum of S, of rank
+    where k/(k-1) stands for the pairs that share a sum, and the ratio of the traces takes most of the error away where few directions
+    hold the variance. Component counts and effective rank are read off the spectrum of S, of rank
     `sketch_rank` <= k, and lean low where they come near it. `sketch_error` is half the relative difference between the participation
     ratios of the even and the odd sums. Where d <= k nothing is folded, and all is exact.
 
@@ -91,69 +89,60 @@ class Dimensionality(Probe, name="dimensionality"):
         return Needs(layers=self.layers, pooled=not self.flat, clean=True)
 
     def observe(self, view: View, *, draws: Draws) -> Tally:
-        still = view.clean is None or view.z is view.x
-        layers: dict[str, Tally] = {}
-        for name, perturbed in view.activations.items():
-            clouds = {"still": perturbed.flatten(1)}
-            if view.clean is not None and not still:
-                clean = view.clean.activations[name].flatten(1)
-                clouds = {"perturbed": perturbed.flatten(1), "clean": clean, "change": perturbed.flatten(1) - clean}
-            layers[name] = Tallies({cloud: self._cloud(points, view.ids, name) for cloud, points in clouds.items()})
-        order = {name: torch.tensor(place) for place, name in enumerate(layers)}
-        return Tallies({"layers": Tallies(layers), "order": Max(order)})
+        now = {name: _points(value) for name, value in view.activations.items()}
+        clouds = {"still": now}
+        if view.clean is not None and view.z is not view.x:
+            clean = {name: _points(view.clean.activations[name]) for name in now}
+            clouds = {"perturbed": now, "clean": clean, "change": {name: now[name] - clean[name] for name in now}}
+        layers = {name: Tallies({cloud: self._cloud(found[name], name) for cloud, found in clouds.items()}) for name in now}
+        kept: dict[str, Tally] = {"layers": Tallies(layers), "order": Max({name: torch.tensor(place) for place, name in enumerate(now)})}
+        if self.sample and not self.flat and now:
+            kept["sample"] = Tallies({cloud: Sample.pick(self.sample, view.ids, found) for cloud, found in clouds.items()})
+        return Tallies(kept)
 
-    def _cloud(self, points: Tensor, ids: Tensor, layer: str) -> Tally:
-        kept: dict[str, Tally] = {}
-        if self.sample and not self.flat:
-            kept["sample"] = Sample.pick(self.sample, ids, {"points": points})
-        if self.flat and points.shape[1] > self.flat:
-            kept["entries"] = Sum.of(total=points.sum(0, dtype=torch.float64), squares=points.square().sum(0, dtype=torch.float64))
-            points = folded(points, self.flat, layer)
-        a = points.double()
-        return Tallies({**kept, "moments": Sum.of(count=torch.tensor(len(a)), total=a.sum(0), products=a.T @ a)})
+    def _cloud(self, points: Tensor, layer: str) -> Tally:
+        if not self.flat or points.shape[1] <= self.flat:
+            return Tallies({"points": Moments.about(points)})
+        return Tallies({"points": Moments.about(folded(points, self.flat, layer)), "entries": Moments.diagonal(points)})
 
     def read(self, tally: Tally) -> list[Reading]:
         layers = tally.parts.get("layers", Tallies()).parts
         if not layers:
             return [Reading.undefined("components_90", "no layer was recorded: the network has no ReLU, or there is no sample")]
         place = tally.parts["order"].values
+        samples = _whole(tally.parts.get("sample", Tallies()).parts)
         readings: list[Reading] = []
         for name in sorted(layers, key=lambda layer: (int(place[layer]), layer)):
-            readings += self._layer(name, layers[name])
+            readings += self._layer(name, layers[name], {cloud: sample[name] for cloud, sample in samples.items()})
         return readings
 
-    def _layer(self, layer: str, clouds: Tally) -> list[Reading]:
+    def _layer(self, layer: str, clouds: Tally, samples: dict[str, Tensor]) -> list[Reading]:
         readings: list[Reading] = []
         for cloud, tally in _whole(clouds.parts).items():
-            readings += self._read_cloud(layer, SUFFIX[cloud], tally)
+            readings += self._read_cloud(layer, SUFFIX[cloud], tally, samples.get(cloud))
         by_name = {reading.name: reading for reading in readings}
         for name in (*LINEAR, *NONLINEAR):
             if name in by_name and f"{name}_clean" in by_name:
                 readings.append(_difference(f"{name}_increase", by_name[name], by_name[f"{name}_clean"]))
         return readings
 
-    def _read_cloud(self, layer: str, suffix: str, cloud: Tally) -> list[Reading]:
-        moments = cloud.parts["moments"]
-        n = int(moments["count"])
-        if not bool(torch.isfinite(moments["products"]).all()):
-            reason = "activations hold NaN or inf"
+    def _read_cloud(self, layer: str, suffix: str, cloud: Tally, sample: Tensor | None) -> list[Reading]:
+        moments = cloud.parts["points"]
+        if not bool(torch.isfinite(moments["scatter"]).all()):
+            reason, n = "activations hold NaN or inf", int(moments["count"])
             return [Reading.undefined(f"{name}{suffix}", reason, layer=layer, n=n) for name in LINEAR]
-        readings = self._linear(layer, suffix, cloud, n)
-        if "sample" in cloud.parts:
-            points = cloud.parts["sample"]["points"]
-            readings += [_estimate(f"{name}{suffix}", measure, points, layer, suffix) for name, measure in NONLINEAR.items()]
-        return readings
+        readings = self._linear(layer, suffix, cloud)
+        return readings if sample is None else [*readings, *_nonlinear(layer, suffix, sample)]
 
-    def _linear(self, layer: str, suffix: str, cloud: Tally, n: int) -> list[Reading]:
-        moments = cloud.parts["moments"]
-        values = spectrum_of_moments(moments["count"], moments["total"], moments["products"])
+    def _linear(self, layer: str, suffix: str, cloud: Tally) -> list[Reading]:
+        moments = cloud.parts["points"]
+        n, covariance = int(moments["count"]), covariance_of(moments)
+        values = spectrum_of(covariance)
         numbers = {name: measure(values) for name, measure in LINEAR.items()}
         bound, readings = Bound.EXACT, []
         if "entries" in cloud.parts:
-            bound, entries = Bound.ESTIMATE, cloud.parts["entries"]
-            variances = (entries["squares"] / n - (entries["total"] / n).square()).clamp(min=0)
-            mean = moments["total"] / n
-            numbers["participation_ratio"], error = unfolded_ratio(moments["products"] / n - torch.outer(mean, mean), variances)
+            bound = Bound.ESTIMATE
+            numbers["participation_ratio"], error = unfolded_ratio(covariance, covariance_of(cloud.parts["entries"]))
             rank = float((values > 1e-9 * values.max()).sum()) if float(values.max()) > 0 else 0.0
             readings = [
                 Reading(f"sketch_{what}{suffix}", number, layer, bound=bound, n=n) for what, number in (("rank", rank), ("error", error))
@@ -164,6 +153,11 @@ class Dimensionality(Probe, name="dimensionality"):
         return readings
 
 
+def _points(activation: Tensor) -> Tensor:
+    """(n, d): a map by positions and then channels, as it lies in memory where channels come last."""
+    return (activation.movedim(1, -1) if activation.ndim > 3 else activation).flatten(1)
+
+
 def _whole(parts: dict[str, Tally]) -> dict[str, Tally]:
     """The clouds of all samples; shards in which nothing was moved have left one, which stands for both sides of no change."""
     if "still" not in parts:
@@ -171,12 +165,15 @@ def _whole(parts: dict[str, Tally]) -> dict[str, Tally]:
     still = parts["still"]
     if "perturbed" not in parts:
         return {"perturbed": still}
-    nothing = {name: type(part)({key: _nothing(key, value) for key, value in part.values.items()}) for name, part in still.parts.items()}
-    return {name: parts[name] + (Tallies(nothing) if name == "change" else still) for name in SUFFIX}
+    return {name: parts[name] + (_unmoved(still) if name == "change" else still) for name in SUFFIX}
 
 
-def _nothing(key: str, value: Tensor) -> Tensor:
-    return value if key in ("count", "id", "#", "#k") else torch.zeros_like(value)
+def _unmoved(still: Tally) -> Tally:
+    """The change of samples that were not moved: as many points, all 0."""
+    if isinstance(still, Tallies):
+        return Tallies({name: _unmoved(part) for name, part in still.parts.items()})
+    kept = {"count", "id", "#", "#k"}
+    return type(still)({name: value if name in kept else torch.zeros_like(value) for name, value in still.values.items()})
 
 
 def _difference(name: str, perturbed: Reading, clean: Reading) -> Reading:
@@ -186,13 +183,17 @@ def _difference(name: str, perturbed: Reading, clean: Reading) -> Reading:
     return Reading(name, perturbed.value - clean.value, perturbed.layer, bound=perturbed.bound, n=perturbed.n)
 
 
-def _estimate(name: str, measure: Callable[[Tensor], float], points: Tensor, layer: str, suffix: str) -> Reading:
+def _nonlinear(layer: str, suffix: str, points: Tensor) -> list[Reading]:
+    """What is read off the distances between the points of a sample; they are taken once for all."""
     if suffix == "_change" and not bool(points.any()):
-        return Reading(name, 0.0, layer, bound=Bound.ESTIMATE, n=len(points))
-    try:
-        return Reading(name, measure(points), layer, bound=Bound.ESTIMATE, n=len(points))
-    except UndefinedReading as error:
-        return Reading.undefined(name, str(error), layer=layer, n=len(points))
+        return [Reading(f"{name}{suffix}", 0.0, layer, bound=Bound.ESTIMATE, n=len(points)) for name in NONLINEAR]
+    distances, readings = nearest_distances(points, NEIGHBOURS), []
+    for name, measure in NONLINEAR.items():
+        try:
+            readings.append(Reading(f"{name}{suffix}", measure(distances), layer, bound=Bound.ESTIMATE, n=len(points)))
+        except UndefinedReading as error:
+            readings.append(Reading.undefined(f"{name}{suffix}", str(error), layer=layer, n=len(points)))
+    return readings
 
 
 def folded(points: Tensor, size: int, layer: str = "") -> Tensor:
@@ -206,9 +207,17 @@ def folded(points: Tensor, size: int, layer: str = "") -> Tensor:
     Returns:
         (n, size) in the dtype of `points`.
     """
-    n, d = points.shape
-    signs = derive(0, "dimensionality.signs", layer, ids=np.arange(d), device=points.device).signs(1).reshape(1, d).to(points.dtype)
-    return torch.nn.functional.pad(points * signs, (0, -d % size)).reshape(n, -1, size).sum(1)
+    d = points.shape[1]
+    words = derive(0, "dimensionality.signs", layer, ids=np.arange(-(-d // 64)), device=points.device).words(1)  # 64 signs each
+    bits = (words >> torch.arange(64, device=points.device)) & 1
+    signs = (2 * bits - 1).flatten()[:d].to(points.dtype)
+    short = -d % size
+    found = []
+    for rows in points.split(max(_AT_ONCE // d, 1)):  # a few rows at a time stay in the cache
+        signed = rows * signs
+        signed = torch.nn.functional.pad(signed, (0, short)) if short else signed
+        found.append(signed.unflatten(1, (-1, size)).sum(1))
+    return torch.cat(found) if found else points.new_zeros(0, size)
 
 
 def unfolded_ratio(sketch: Tensor, variances: Tensor) -> tuple[float, float]:
@@ -223,10 +232,12 @@ def unfolded_ratio(sketch: Tensor, variances: Tensor) -> tuple[float, float]:
     diagonal = float(variances.square().sum())
 
     def ratio(rows: Tensor) -> float:
-        part = sketch[rows][:, rows]
-        pairs = len(rows) * (len(rows) - 1)
-        off = float(part.square().sum() - part.diagonal().square().sum()) * len(sketch) ** 2 / pairs
-        return trace**2 / (diagonal + off)
+        part, size = sketch[rows][:, rows], len(rows)
+        seen = float(part.trace())
+        if not seen > 0:
+            return trace**2 / diagonal
+        off = float(part.square().sum() - part.diagonal().square().sum()) * size / (size - 1)
+        return trace**2 / (diagonal + off * (trace / seen) ** 2)
 
     even, odd = (ratio(torch.arange(start, len(sketch), 2)) for start in (0, 1))
     whole = ratio(torch.arange(len(sketch)))

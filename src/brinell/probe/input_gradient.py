@@ -13,7 +13,7 @@ from torch import Tensor
 from brinell.core import norms
 from brinell.core.draws import Draws, derive
 from brinell.core.measurement import Bound, Reading
-from brinell.core.probe import Needs, Probe, View
+from brinell.core.probe import RECTIFIERS, Needs, Probe, View
 from brinell.core.record import pooled, record
 from brinell.core.tally import Max, Sum, Tallies, Tally
 
@@ -43,7 +43,7 @@ def input_unit_gradients(net: Any, x: Tensor, layers: Mapping[str, Sequence[int]
     """
     with torch.enable_grad():
         z = x.detach().requires_grad_()
-        with record(net, tuple(layers), keep=pooled) as activations:
+        with record(net, tuple(layers), kinds=RECTIFIERS, keep=pooled) as activations:
             net(z)
         return {name: _sizes(activations[name], z, units) for name, units in layers.items()}
 

@@ -26,17 +26,15 @@ def spectrum(activations: Tensor) -> Tensor:
     if not bool(torch.isfinite(activations).all()):
         raise UndefinedReading("the spectrum of activations that hold NaN or inf does not exist")
     a = activations.double()
-    return spectrum_of_moments(torch.tensor(len(a)), a.sum(0), a.T @ a)
+    centred = a - a.mean(0)
+    n, d = a.shape
+    if n >= d:
+        return spectrum_of(centred.T @ centred / n)
+    return torch.cat([spectrum_of(centred @ centred.T / n), a.new_zeros(d - n)])  # the same, where the points span no more
 
 
-def spectrum_of_moments(count: Tensor, total: Tensor, products: Tensor) -> Tensor:
-    """The eigenvalues of the covariance from sums over samples, largest first.
-
-    Arguments:
-        count: number of samples n. total: (d,) sum of points. products: (d, d) sum of outer products, float64.
-    """
-    mean = total / count
-    covariance = products / count - mean[:, None] * mean
+def spectrum_of(covariance: Tensor) -> Tensor:
+    """The eigenvalues of a (d, d) covariance in float64, largest first; what rounding made negative is 0."""
     return torch.linalg.eigvalsh((covariance + covariance.T) / 2).flip(0).clamp(min=0)
 
 
@@ -107,85 +105,3 @@ def _sorted(eigenvalues: Tensor) -> Tensor:
     if values.ndim != 1 or bool((values < 0).any()) or not bool(values.isfinite().all()):
         raise UndefinedReading("eigenvalues of a covariance are a vector of finite numbers that are not negative")
     return values.sort(descending=True).values
-
-
-def two_nn(points: Tensor, discard: float = 0.1) -> float:
-    """The intrinsic dimension of points from the ratio of each one's two nearest distances.
-
-        mu_i = r_2(i) / r_1(i);   d = slope through the origin of  -log(1 - F(mu))  on  log mu,  F the empirical distribution
-
-    fitted on the smallest 1 - `discard` of the ratios; F(mu_(i)) = i / n. Points that occur twice count once. It is a local,
-    non-linear dimension: a curve of one parameter has 1, however many linear components it fills. It falls short where the dimension
-    is high for the number of points (uniform in 5 dimensions, 2,000 points: about 4.8; in 10: about 8.6).
-
-    Arguments:
-        points: (n, d), n >= 4 different ones; the distances cost n^2.
-
-    Raises:
-        UndefinedReading: fewer than 4 different points, or values are not finite.
-
-    References: Facco, d'Errico, Rodriguez & Laio (2017), "Estimating the intrinsic dimension of datasets by a minimal neighborhood
-        information", Scientific Reports 7, equations 5 and 6; the share discarded follows its implementation by Ansuini et al.
-        (2019), arXiv 1905.12784.
-
-    Example:
-        >>> from brinell.core.draws import derive
-        >>> line = derive(0, ids=range(500)).uniform(1) * torch.tensor([[1.0, 2.0, 3.0]])
-        >>> round(two_nn(line), 1)
-        1.0
-    """
-    if not 0 <= discard < 1:
-        raise UndefinedReading(f"discard={discard} must lie in [0, 1), the share of the largest ratios that is left out")
-    distances = _nearest(points, 2)
-    ratios = (distances[:, 1] / distances[:, 0]).log().sort().values
-    n = len(ratios)
-    kept = max(int(n * (1 - discard)), 2)
-    x = ratios[:kept]
-    y = -torch.log1p(-torch.arange(1, kept + 1, dtype=torch.float64) / (n if kept < n else n + 1))
-    if not float(x.square().sum()) > 0:
-        raise UndefinedReading("all two nearest distances are equal, as on a grid: two_nn has no answer")
-    return float((x * y).sum() / x.square().sum())
-
-
-def nearest_neighbour_dimension(points: Tensor, neighbours: int = 20) -> float:
-    """The maximum-likelihood intrinsic dimension from the distances to each point's k nearest neighbours.
-
-        1 / d = mean_i  1/(k - 1) sum_{j<k} log( T_k(i) / T_j(i) )        T_j: distance to the j-th nearest
-
-    The inverses are averaged, not the estimates (MacKay & Ghahramani's correction); k - 1 is Levina & Bickel's divisor. Points that occur
-    twice count once.
-
-    Arguments:
-        points: (n, d) with more than `neighbours` different ones.
-
-    Raises:
-        UndefinedReading: too few different points, fewer than 3 neighbours, or values are not finite.
-
-    References: Levina & Bickel (2004), "Maximum likelihood estimation of intrinsic dimension", NIPS 17, equation 8; MacKay & Ghahramani
-        (2005), comments on it, https://www.inference.org.uk/mackay/dimension/.
-
-    Example:
-        >>> line = torch.linspace(0, 1, 500)[:, None] * torch.tensor([[1.0, 2.0, 3.0]])
-        >>> 0.9 < nearest_neighbour_dimension(line) < 1.3
-        True
-    """
-    if neighbours < 3:
-        raise UndefinedReading(f"neighbours={neighbours} are too few for an estimate; give at least 3")
-    logs = _nearest(points, neighbours).log()
-    inverse = ((logs[:, -1:] - logs[:, :-1]).sum(1) / (neighbours - 1)).mean()
-    if not float(inverse) > 0:
-        raise UndefinedReading("all nearest distances are equal: the maximum-likelihood dimension has no answer")
-    return float(1 / inverse)
-
-
-def _nearest(points: Tensor, k: int) -> Tensor:
-    """(n, k) distances to the k nearest other points, ascending; of points that occur twice one is kept."""
-    if points.ndim != 2 or not bool(torch.isfinite(points).all()):
-        raise UndefinedReading(f"an intrinsic dimension needs finite (n, d) points; got shape {tuple(points.shape)}")
-    distinct = torch.unique(points.double(), dim=0)
-    needed = max(k + 1, 4)
-    if len(distinct) < needed:
-        raise UndefinedReading(f"{len(distinct)} different points are too few for {k} nearest neighbours; {needed} are needed")
-    distinct = distinct - distinct.mean(0)
-    found = [torch.cdist(rows, distinct, compute_mode="donot_use_mm_for_euclid_dist") for rows in distinct.split(512)]
-    return torch.cat([block.topk(k + 1, largest=False).values[:, 1:] for block in found])

@@ -79,13 +79,13 @@ class ClassSelectivity(Study, name="class_selectivity"):
 
     For every alpha and seed a network is trained by `selectivity(alpha)`, and audited: clean, all corruptions and severities, FGSM and PGD
     over budgets, selectivity, dimensionality under corruption, attack and noise of one L2 norm, input-unit gradients, Jacobian.
-    Controls: noise of equal norm; regularising the first or the last layer alone; networks hardened against corruptions and against
-    attacks, whose selectivity is read (the reverse direction). Outcomes are held against *measured* selectivity, by Spearman's
-    correlation within each seed; intervals are bootstrapped over seeds. Collapsed networks (clean accuracy below twice chance) are
-    left out and counted.
+    Controls: noise of equal norm; regularising the first or the last layer alone; selectivity along other axes than the units' (off-axis
+    check); networks hardened against corruptions and against attacks, whose selectivity is read (the reverse direction). Outcomes are
+    held against *measured* selectivity, by Spearman's correlation within each seed; intervals are bootstrapped over seeds. Collapsed
+    networks (clean accuracy below twice chance) are left out and counted.
 
     Arguments:
-        alphas, seeds, net, train, test: replace those of the scale where given.
+        alphas, seeds, net, train, test, limit: replace those of the scale where given. epochs: too; milestones move in proportion.
 
     References: Leavitt & Morcos (2020), "Linking average- and worst-case perturbation robustness via class selectivity and
         dimensionality", arXiv 2010.07693; (2021), "Selectivity considered harmful", ICLR, arXiv 2003.01262. Epsilons, attack steps
@@ -102,6 +102,11 @@ class ClassSelectivity(Study, name="class_selectivity"):
     )  # fmt: skip
     claims: ClassVar[tuple[Claim, ...]] = (
         Claim("control", "The coefficient alpha moves mean class selectivity in its direction.", "2003.01262"),
+        Claim(
+            "off_axis",
+            "Lowering selectivity of units lowers it along the best other axes too: it has not been turned away.",
+            "2003.01262, section on off-axis selectivity",
+        ),
         Claim("clean_cost", "Raising selectivity lowers clean accuracy.", "2003.01262"),
         Claim("corruption", "Lower selectivity goes with higher accuracy under corruptions.", "2010.07693, abstract"),
         Claim("corruption_normalised", "So it does after dividing by clean accuracy.", "2010.07693"),
@@ -124,11 +129,16 @@ class ClassSelectivity(Study, name="class_selectivity"):
     net: str = ""
     train: str = ""
     test: str = ""
+    limit: int = Field(default=0, ge=0)
+    epochs: int = Field(default=0, ge=0)
 
     def settings(self, scale: Scale) -> Settings:
         """Those of the scale, with the fields that are given in their place."""
-        given = {name: getattr(self, name) for name in ("alphas", "seeds", "net", "train", "test") if getattr(self, name)}
-        chosen = replace(SETTINGS[scale], **given)
+        names = ("alphas", "seeds", "net", "train", "test", "limit")
+        chosen = replace(SETTINGS[scale], **{name: getattr(self, name) for name in names if getattr(self, name)})
+        if self.epochs:
+            steps = {max(round(epoch * self.epochs / chosen.fit.epochs), 1) for epoch in chosen.fit.milestones}
+            chosen = replace(chosen, fit=chosen.fit.replace(epochs=self.epochs, milestones=tuple(sorted(steps))))
         return chosen if 0.0 in chosen.alphas else replace(chosen, alphas=tuple(sorted({*chosen.alphas, 0.0})))
 
     def __call__(self, lab: Any, *, scale: Scale) -> Outcome:
@@ -140,7 +150,13 @@ class ClassSelectivity(Study, name="class_selectivity"):
         battery = Battery(s)
         robustness = lab.part("robustness").measure(nets, test, battery.robustness, ["accuracy"])
         inside = lab.part("inside").measure(nets, test, list(battery.equal.values()), battery.probes)
-        rows = [{**_place(name), **battery.accuracies(Numbers(robustness, name)), **battery.inside(Numbers(inside, name))} for name in nets]
+        sweep = {name: net for name, net in nets.items() if _place(name)["alpha"] is not None}
+        turned = lab.part("off_axis").measure(sweep, test, (), [battery.off_axis])
+        rows = [
+            {**_place(name), **battery.accuracies(Numbers(robustness, name)), **battery.inside(Numbers(inside, name)),
+             **(battery.axes(Numbers(turned, name)) if name in sweep else {})}
+            for name in nets
+        ]  # fmt: skip
         chance = 1 / len(test.classes)
         alive = [row for row in rows if row["clean"] >= 2 * chance]
         notes = [f"{len(rows) - len(alive)} of {len(rows)} networks collapsed (clean accuracy below twice chance) and are left out."]
@@ -175,6 +191,7 @@ class Battery:
         }
         self.attacks, self.equal = ({name: _canonical(text) for name, text in asked.items()} for asked in (self.attacks, self.equal))
         self.robustness = [*self.corruptions, *self.attacks.values()]
+        self.off_axis = f"off_axis_selectivity(sample={s.samples})"
         self.probes = ["class_selectivity", f"dimensionality(sample={s.samples})", "input_gradient", "jacobian", "sparsity"]
 
     def accuracies(self, read: Numbers) -> dict[str, float]:
@@ -188,26 +205,39 @@ class Battery:
         """Selectivity, gradients and dimensions: of the network, and of its layers, numbered from the input."""
         whole = {"selectivity", "selectivity_null", "jacobian_norm", "input_gradient_cv_samples", "input_gradient_cv_units", "zeros"}
         row = {name: read(name) for name in sorted(whole)}
+        row |= {f"moved {cause}": read.moved(text) for cause, text in self.equal.items()}
         for place, layer in enumerate(read.layers("selectivity"), 1):
             for name in ("selectivity", "input_gradient_cv_samples", "input_gradient_cv_units", "dead_units", "response_level"):
                 row[f"{name} {place}"] = read(name, layer=layer)
             for measure in ("components_90", "participation_ratio", "two_nn"):
                 row[f"{measure} {place}"] = read(measure, layer=layer)
                 for cause, text in self.equal.items():
+                    row[f"{measure} {place} {cause}"] = read(measure, text, layer)
                     for form in ("increase", "change"):
                         row[f"{measure}_{form} {place} {cause}"] = read(f"{measure}_{form}", text, layer)
         return row
+
+    def axes(self, read: Numbers) -> dict[str, float]:
+        """Selectivity along the axes of units, along the best rotation, and along random ones: of the network and of its layers."""
+        names = ("on_axis_selectivity", "off_axis_selectivity", "random_axis_selectivity")
+        layers = {"": "", **{layer: f" {place}" for place, layer in enumerate(read.layers(names[0]), 1)}}
+        return {f"{name}{place}": read(name, layer=layer) for layer, place in layers.items() for name in names}
 
 
 class Numbers:
     """The readings of one network, by name, perturbation and layer; NaN where there is none."""
 
     def __init__(self, table: Table, net: str) -> None:
+        self.table, self.net = table, net
         self.values = {(row["name"], row["perturbation"], row["layer"]): row["value"] for row in table.rows if row["net"] == net}
 
     def __call__(self, name: str, perturbation: str = "clean", layer: str = "") -> float:
         value = self.values.get((name, perturbation, layer))
         return np.nan if value is None else float(value)
+
+    def moved(self, perturbation: str) -> float:
+        """How far the samples were moved, mean L2 norm."""
+        return float(np.mean(self.table.samples(self.net, perturbation).get("l2", np.nan)))
 
     def layers(self, name: str) -> list[str]:
         """The layers that have a clean reading of this name, from the input on."""
@@ -245,6 +275,7 @@ def _verdicts(claims: tuple[Claim, ...], rows: Rows, s: Settings) -> Iterable[Ve
 
     judged: dict[str, Callable[[Claim], Verdict]] = {
         "control": lambda c: follows(c, "selectivity", 1, "alpha"),
+        "off_axis": lambda c: follows(c, "off_axis_selectivity", 1),
         "clean_cost": lambda c: follows(c, "clean", -1),
         "corruption": lambda c: follows(c, "corrupted", -1),
         "corruption_normalised": lambda c: follows(c, "corrupted_normalised", -1),
@@ -303,6 +334,22 @@ def _figures(rows: Rows) -> Iterable[Figure]:
     yield Figure("Dimensions that a perturbation of equal size adds", "mean class selectivity", f"components in layer {early}", tuple(
         _dose(sweep, cause, f"components_90_increase {early} {cause}") for cause in ("corruption", "noise", "attack")
     ), "Attack, corruption and noise have the same L2 norm.")  # fmt: skip
+    yield _equal(_at(sweep, 0.0), layers)
+    yield Figure("Selectivity along other axes", "mean class selectivity", "selectivity of rotated, rectified responses", tuple(
+        _dose(sweep, name.replace("_", " "), name) for name in ("on_axis_selectivity", "off_axis_selectivity", "random_axis_selectivity")
+    ), "Off-axis: the best orthogonal rotation of each layer, found on half of a sample and read on the other.")  # fmt: skip
+
+
+def _equal(rows: Rows, layers: list[int]) -> Figure:
+    """The dimensionality of clean and perturbed activations and of the change, layer by layer, for perturbations of one norm."""
+    names = {"clean": "components_90 {}"}
+    for cause in ("corruption", "noise", "attack"):
+        names |= {cause: f"components_90 {{}} {cause}", f"{cause}: increase": f"components_90_increase {{}} {cause}",
+                  f"{cause}: change": f"components_90_change {{}} {cause}"}  # fmt: skip
+    moved = ", ".join(f"{cause} {_mean(rows, f'moved {cause}') or 0:.3g}" for cause in ("corruption", "noise", "attack"))
+    curves = (Curve(label, tuple(map(float, layers)), tuple(_mean(rows, name.format(k)) for k in layers)) for label, name in names.items())
+    return Figure("Dimensionality under perturbations of one size, alpha 0", "layer", "components for 90 % of the variance", tuple(curves),
+                  f"Mean over seeds. Mean L2 norms: {moved}. The change is that of the activations.")  # fmt: skip
 
 
 def _dose(rows: Rows, label: str, name: str) -> Curve:
