@@ -16,7 +16,6 @@ from brinell.core.measurement import Reading
 from brinell.core.tally import Tally
 from brinell.core.threat import Threat
 
-
 RECTIFIERS = ("relu", "relu6")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
 import os
 import socket
 import sys
@@ -96,8 +98,8 @@ class Ray:
         if not ray.is_initialized():
             try:
                 self._knock()
-                alone = {} if self.address else {"include_dashboard": False}
-                ray.init(address=self.address or "local", log_to_driver=False, logging_level="ERROR", **alone)
+                alone: dict[str, Any] = {} if self.address else {"include_dashboard": False}
+                ray.init(address=self.address or "local", log_to_driver=False, logging_level=logging.ERROR, **alone)
             except (ConnectionError, RuntimeError, ValueError, OSError) as error:
                 why = " ".join(str(error).split())[:200]
                 raise SpecError(f"no Ray cluster answers at {self.address!r} ({why}); start one with: ray start --head") from error
@@ -163,8 +165,7 @@ class _Portable:
         self.item = item
 
     def __reduce__(self) -> Any:
-        from ray import cloudpickle
-
+        cloudpickle = importlib.import_module("ray.cloudpickle")
         own = {module.__name__: module for module in _own_modules(self.item)}
         for module in own.values():
             cloudpickle.register_pickle_by_value(module)
@@ -176,9 +177,7 @@ class _Portable:
 
 
 def _unpacked(body: bytes) -> Any:
-    from ray import cloudpickle
-
-    return cloudpickle.loads(body)
+    return importlib.import_module("ray.cloudpickle").loads(body)
 
 
 def _own_modules(item: Any) -> Iterator[ModuleType]:
