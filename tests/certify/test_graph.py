@@ -43,7 +43,7 @@ def test_the_graph_computes_what_the_network_computes(name, make_net, samples):
     "relu",
     [nn.ReLU(), nn.ReLU(inplace=True), F.relu, torch.relu, lambda x: x.relu(), lambda x: (x + 0).relu_(), lambda x: x.clamp(min=0),
      lambda x: torch.clamp_min(x, 0), lambda x: F.relu(x, inplace=True)],
-    ids=str,
+    ids=["ReLU", "ReLU in place", "F.relu", "torch.relu", "x.relu", "x.relu_", "clamp", "clamp_min", "F.relu in place"],
 )  # fmt: skip
 def test_a_relu_is_one_however_it_is_called(relu):
     net = nn.Sequential(nn.Linear(4, 4), Calls(relu))

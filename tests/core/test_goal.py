@@ -65,6 +65,15 @@ def test_maximise_of_the_classification_losses():
     assert parse("maximise(cross_entropy)").loss(T(LOGITS), T(Y), T(CLEAN)).numpy() == pytest.approx(want)
 
 
+@pytest.mark.parametrize("quantity", ["kl", "reverse_kl", "js", "margin", "cross_entropy"])
+def test_a_scale_divides_the_logits(quantity):
+    plain, scaled = parse(f"maximise({quantity})"), parse(f"maximise({quantity}, scale=2.5)")
+    assert torch.equal(scaled.loss(T(LOGITS), T(Y), T(CLEAN)), plain.loss(T(LOGITS / 2.5), T(Y), T(CLEAN / 2.5)))
+    assert scaled.flat == (quantity in ("kl", "reverse_kl", "js")) and parse(scaled.spec()) == scaled
+    with pytest.raises(SpecError):
+        parse(f"maximise({quantity}, scale=0)")
+
+
 def test_targets_are_read_off_the_clean_prediction():
     order = np.array([[k for k in np.argsort(-row) if k != label] for row, label in zip(CLEAN, Y, strict=True)])
     for label, want in (("runner_up", order[:, 0]), ("least_likely", order[:, -1]), (4, np.full(40, 4))):
@@ -85,6 +94,9 @@ def test_goals_that_cannot_be():
             parse(text)
     with pytest.raises(SpecError, match="a divergence has gradient zero at the clean input"):
         parse("pgd(goal=maximise(kl), random_start=False)")
+    with pytest.raises(SpecError, match="needs random_start=True"):
+        parse("fgsm(goal=maximise(reverse_kl))")
+    assert parse("fgsm(goal=maximise(js), random_start=True)").random_start and not Misclassify().flat
     assert parse("pgd(goal=maximise(margin), random_start=False)").goal == Maximise(quantity="margin")
 
 

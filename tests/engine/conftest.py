@@ -34,7 +34,7 @@ def same(a: br.Table, b: br.Table) -> None:
             assert left.keys() == right.keys() and all(np.array_equal(left[name], right[name]) for name in left)
     for one, two in zip(a.rows, b.rows, strict=True):
         left, right = a.array(one), b.array(two)
-        assert (left is None) == (right is None) and (left is None or np.array_equal(left, right))
+        assert (left is None) == (right is None) and (left is None or np.array_equal(left, right, equal_nan=left.dtype.kind == "f"))
 
 
 def near(a: br.Table, b: br.Table, tolerance: float = 1e-5) -> None:

@@ -114,10 +114,8 @@ def test_a_plain_network_has_nothing_to_report(view, data):
              "mode_difference", "mode_changes", "gradient_calls", "state_changes")  # fmt: skip
     by_loss = itertools.product(("zero_gradient_share", "nonfinite_gradient_share"), ("cross_entropy", "margin", "dlr"))
     zero = [*((name, "") for name in plain), *by_loss]
-    third = (
-        (view.logits.topk(3).indices[:, 2] == view.y).float().mean().item()
-    )  # there DLR is constant: both of its differences are the same
-    want = dict.fromkeys(zero, 0.0) | {("zero_gradient_share", "dlr"): pytest.approx(third)}
+    assert (view.logits.topk(3).indices[:, 2] == view.y).any()  # there DLR is 1 all around, which hides nothing
+    want = dict.fromkeys(zero, 0.0)
     assert {key: found[key].value for key in zero} == want
     assert found["repeat_difference", ""].bound is Bound.LOWER
     assert found["batch_difference", ""].value == pytest.approx(0, abs=1e-6)

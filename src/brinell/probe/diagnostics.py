@@ -117,8 +117,8 @@ class Diagnostics(Probe, name="diagnostics", version=3):
     - `instability`: mean of `interference.instability` over `points` points in a box of side 8/255 of the domain's width: the relative
       change of the margin under tiny noise, in [0, 1];
     - `zero_gradient_share`, `nonfinite_gradient_share`, of layers `cross_entropy`, `margin` and `dlr`: share whose input gradient is
-      exactly 0, or not finite. The losses are computed plainly in the network's precision: this is what an attack without
-      precautions sees. UNDEFINED where there is no gradient;
+      exactly 0 (of DLR: though the answer is right), or not finite. The losses are computed plainly in the network's precision: this
+      is what an attack without precautions sees. UNDEFINED where there is no gradient;
     - `normalisation_gain`: accuracy on rescaled inputs (`rescaled`) minus accuracy on the inputs as they are, in [-1, 1]; the
       layer names the best scale. Large where a network expects normalised inputs and gets raw ones. Its interval is Bonett &
       Price's of paired shares, at a level that holds for all scales at once (Bonferroni).
@@ -271,7 +271,8 @@ def _gradients(net: Net, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor
     columns = {"no_gradient": torch.full_like(y, int(gradients["margin"] is None)).bool()}
     for loss, gradient in gradients.items():
         flat = (torch.zeros_like(x) if gradient is None else gradient).flatten(1)
-        columns[f"zero_gradient_share/{loss}"] = (flat == 0).all(1)
+        idle = (flat == 0).all(1)
+        columns[f"zero_gradient_share/{loss}"] = idle & _right(logits, y) if loss == "dlr" else idle  # at the third place DLR is 1, flat
         columns[f"nonfinite_gradient_share/{loss}"] = ~torch.isfinite(flat).all(1)
     return logits.detach(), columns
 
