@@ -25,7 +25,8 @@ def measure(data, make_net):
     return measured
 
 
-@pytest.mark.parametrize("error", [errno.ENOSPC, *(pytest.param(code, marks=pytest.mark.slow) for code in (errno.EIO, errno.EROFS))])
+@pytest.mark.slow
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EROFS])
 def test_every_write_may_fail(measure, tmp_path, monkeypatch, assert_same, error):
     """The k-th file cannot be put into place, for every k: the error names it, and the next run finishes."""
     undisturbed = measure(tmp_path / "plain")

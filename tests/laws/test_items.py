@@ -1,5 +1,7 @@
 """Every registered item meets the laws of its kind."""
 
+import math
+
 import pytest
 
 from brinell import laws
@@ -25,11 +27,13 @@ def cases():
             for law in laws.laws_of(item):
                 if law is laws.ladder_grows and severity not in (None, 1):
                     continue  # it looks at all severities whichever it is asked about
-                marks = [pytest.mark.slow] if severity in (2, 3, 4) or (law, item.name) in SLOW or item.name in COSTLY else []
+                dear = item.name in COSTLY or (item.name in DEAR and item.threat.norm != math.inf)
+                marks = [pytest.mark.slow] if severity in (2, 3, 4) or (law, item.name) in SLOW or dear else []
                 yield pytest.param(law, item, id=f"{law.__name__}-{item.spec()}", marks=marks)
 
 
 COSTLY = {"carlini_wagner", "ead", "hop_skip_jump", "spsa"}  # attacks of many hundred passes
+DEAR = {"apgd", "autoattack", "fab", "fmn", "square", "strongest"}  # among the fast tests in one norm only
 SLOW = {(laws.builds, "resnet18"), (laws.builds, "resnet56"), (laws.builds, "resnet44")}
 
 
