@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from brinell.core.component import parse
 from brinell.core.draws import derive
-from brinell.core.network import Counted
+from brinell.core.network import Counted, Network
 from brinell.core.threat import Ball
 from brinell.models.misleading import Quantised
 from brinell.models.reference import exact_margin, linear_network
@@ -76,3 +77,51 @@ def test_few_classes_and_targets():
     attack = parse("strongest(goal=target(runner_up), threat=ball(norm=2, eps=4))")
     made = attack(NET, X, Y, draws=derive(0, ids=range(8)))
     assert torch.equal(NET(made.z).argmax(1), attack.goal.targets(Y, NET(X)))
+
+
+def halves() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+    """A linear network of three classes with samples whose least margin over the ball of radius 0.1 is positive in every other row."""
+    generator = torch.Generator().manual_seed(0)
+    net = nn.Linear(6, 3, bias=False).double()
+    with torch.no_grad():
+        net.weight.copy_(torch.randn(3, 6, generator=generator, dtype=torch.float64))
+    x = torch.rand(40, 6, generator=generator, dtype=torch.float64) * 0.6 + 0.2
+    return net, x, net(x).argmax(1)
+
+
+def exactly_closed(net: nn.Module, x: torch.Tensor, y: torch.Tensor, eps: float) -> torch.Tensor:
+    differences = net.weight[y][:, None] - net.weight  # the ball lies inside the domain, so the minimum is the dual norm's
+    floors = (net(x).gather(1, y[:, None]) - net(x)) - eps * differences.abs().sum(2)
+    return (floors > 0).scatter(1, y[:, None], True).all(1)
+
+
+@pytest.mark.parametrize("bound", ["ibp", "crown"])
+def test_samples_that_a_certificate_closes_cost_no_attack(bound):
+    net, x, y = halves()
+    closed = exactly_closed(net, x, y, 0.1)
+    assert 5 < int(closed.sum()) < 35
+    plain, asking = (parse(f"strongest(threat=ball(eps=0.1){more})") for more in ("", f", bound={bound}"))
+    seen = {}
+    for attack in (plain, asking):
+        counted = Counted(Network(net))
+        found = attack(counted, x, y, draws=derive(0, ids=range(40)))
+        seen[attack] = (net(found.z).argmax(1) == y, counted.forwards, found)
+    assert torch.equal(seen[plain][0], seen[asking][0]) and torch.equal(seen[plain][0], closed)
+    assert torch.equal(seen[asking][2].z[closed], x[closed]) and f"{bound} closed {int(closed.sum())} of 40 samples" in seen[asking][2].note
+    assert seen[asking][1] < 0.1 * seen[plain][1]
+
+
+def test_a_network_that_a_certifier_cannot_bound_is_attacked_all_the_same():
+    net, x, y = halves()
+    odd = nn.Sequential(net, nn.Tanh())
+    attack = parse("strongest(threat=ball(eps=0.1), bound=ibp, passes=300)")
+    found = attack(odd, x, y, draws=derive(0, ids=range(40)))
+    assert "ibp closed no sample" in found.note and "anh" in found.note
+    assert torch.equal(odd(found.z).argmax(1) == y, exactly_closed(net, x, y, 0.1))
+
+
+def test_a_target_is_no_question_for_a_certifier():
+    net, x, y = halves()
+    specs = [f"strongest(threat=ball(eps=0.1), goal=target(label=1), passes=300{more})" for more in ("", ", bound=ibp")]
+    plain, asking = (parse(spec)(net, x, y, draws=derive(0, ids=range(40))) for spec in specs)
+    assert torch.equal(plain.z, asking.z)

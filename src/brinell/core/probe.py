@@ -90,5 +90,5 @@ class Certifier(Probe):
     threat: Threat
 
     def bounds(self, net: Any, x: Tensor, threat: Threat, C: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, r) lower and upper bounds of the linear functions C, (r, K), of the logits, at every point of another threat."""
+        """(n, r) lower and upper bounds of the linear functions C, (r, K) or (n, r, K), of the logits, at every point of another threat."""
         raise UndefinedReading(f"{self.spec()} does not bound the logits; use a certifier that does, such as ibp or crown")

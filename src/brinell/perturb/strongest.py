@@ -10,7 +10,10 @@ from torch import Tensor
 
 from brinell.core.ascent import goal_gradient
 from brinell.core.draws import Draws
+from brinell.core.errors import BrinellError
+from brinell.core.goal import Misclassify
 from brinell.core.perturbation import Attack, Attempt
+from brinell.core.probe import Certifier
 from brinell.core.threat import Ball
 from brinell.perturb.apgd import APGD
 from brinell.perturb.autoattack import without_dlr
@@ -37,6 +40,9 @@ class Strongest(Attack, name="strongest"):
     Arguments:
         passes: per sample. 2,600 are enough for 1 to 5 at ten classes, about a quarter of AutoAttack's.
         exact: no bfloat16; where it is used, the checks of what it has found come on top of the budget.
+        bound: a certifier that is asked first, `ibp` say: a sample at which it proves the margin positive all over the ball is closed,
+            and costs no pass of an attack (the certifier's own work, that of some passes, is not counted). None asks nobody, so that
+            attacks and certificates stay independent witnesses.
 
     References: the parts are those of `pgd`, `apgd` and `square`; their order and budgets are ours.
 
@@ -50,6 +56,7 @@ class Strongest(Attack, name="strongest"):
     threat: Ball = Ball()
     passes: int = Field(default=3000, ge=1)
     exact: bool = False
+    bound: Certifier | None = None
 
     def plan(self, classes: int) -> tuple[Attack, ...]:
         """The attacks that fit into the budget, for a network with so many classes."""
@@ -88,9 +95,10 @@ class Strongest(Attack, name="strongest"):
             clean = net(x)
         gradient, _, _ = goal_gradient(net, x, y, clean, self.goal, "margin")
         blind = gradient.flatten(1).abs().amax(1) == 0
-        classes, out, notes = clean.shape[1], x.clone(), [without_dlr(clean.shape[1])]
+        open_, said = self._open(net, x, y, clean)
+        classes, out, notes = clean.shape[1], x.clone(), [without_dlr(clean.shape[1]), said]
         blind_plan = (self._part(Square, queries=min(max(self.passes - 7, 1), 5000), exact=self.exact),)
-        for rows, attacks in ((~blind, self.plan(classes)), (blind, blind_plan)):
+        for rows, attacks in ((~blind & open_, self.plan(classes)), (blind & open_, blind_plan)):
             if not bool(rows.any()):
                 continue
             found = worst(net, x[rows], y[rows], self.goal, self.threat, attacks, draws=draws[rows])
@@ -104,3 +112,17 @@ class Strongest(Attack, name="strongest"):
         if bool(blind.any()):
             notes.append(f"no gradient at {int(blind.sum())} of {len(x)} samples: they met the square attack alone")
         return Attempt(out, note="; ".join(note for note in notes if note))
+
+    def _open(self, net: Any, x: Tensor, y: Tensor, clean: Tensor) -> tuple[Tensor, str]:
+        """(n,) the samples that an attack may break, as far as the certifier knows, and what it said."""
+        everyone = torch.ones_like(y, dtype=torch.bool)
+        if self.bound is None or not isinstance(self.goal.aim, Misclassify):
+            return everyone, ""
+        one_hot = torch.eye(clean.shape[1], dtype=x.dtype, device=x.device)
+        margins = one_hot[y][:, None] - one_hot  # (n, K, K): the logit of the label minus each logit
+        try:
+            low, _ = self.bound.bounds(net, x, self.threat.replace(eps=self.threat.eps + self.threat.slack(x)), margins)
+        except BrinellError as error:
+            return everyone, f"{self.bound.spec()} closed no sample: {error}"
+        closed = (low > 0).scatter(1, y[:, None], True).all(1)
+        return ~closed, f"{self.bound.spec()} closed {int(closed.sum())} of {len(x)} samples"
