@@ -51,7 +51,7 @@ test: venv ## lint, types, import directions, and every test that is not slow
 	$(BIN)/pytest -m "not slow" --numprocesses auto --maxprocesses 8 --dist loadfile
 
 slow: venv ## the tests marked slow
-	@code=0; $(BIN)/pytest -m slow || code=$$?; \
+	@code=0; $(BIN)/pytest -m slow --numprocesses 2 --dist loadfile || code=$$?; \
 	if [ $$code -eq 5 ] && ! grep -rqs 'mark\.slow' tests; then echo "no test is marked slow"; code=0; fi; \
 	exit $$code
 
