@@ -195,3 +195,21 @@ def test_what_an_attack_notes_of_its_work_reaches_the_table(data, make_net, tmp_
     far = br.Lab(tmp_path / "far").measure({"net": make_net()}, data, ["fmn(steps=2, threat=ball(norm=2, eps=0.0001))"], ["accuracy"])
     samples = far.samples("net", far.perturbations()[-1])
     assert (samples["status"] != 0).any()
+
+
+class Wavering(nn.Module):
+    """Answers at random, from torch's own random state."""
+
+    def forward(self, x):
+        return x.flatten(1)[:, :10] + torch.randn(len(x), 10)
+
+
+def test_a_random_network_repeats_whatever_the_global_state(data, assert_same):
+    tables = []
+    for seed in (1, 2):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            before = torch.random.get_rng_state()
+            tables.append(br.Lab(batch_size=20, device="cpu").measure(Wavering(), data, ["gaussian_noise", "fgsm"], ["accuracy"]))
+            assert torch.equal(torch.random.get_rng_state(), before)
+    assert_same(*tables)

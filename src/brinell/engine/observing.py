@@ -71,8 +71,9 @@ def _observed(
     try:
         batch = _Batch(net, data, positions, probes, seed, device)
         while left:
-            yield left[0], batch.under(left[0])
-            del left[0]
+            with _own_random_state(seed, net.recipe, left[0].spec(), int(positions[0]), device):
+                measured = batch.under(left[0])
+            yield left.pop(0), measured
         return
     except _Unfit as unfit:  # left behind at the end of the block, so that the memory its traceback holds is free
         why, full = reason(unfit.error), unfit.full
