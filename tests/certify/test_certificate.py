@@ -104,18 +104,32 @@ def test_unknown_names_the_layer_and_vacuous_is_said(certifier, linear):
     assert lower["value"] == 0 and "vacuous" in lower["reason"]
 
 
-def test_a_random_network_is_unknown(linear):
+class Noisy(nn.Module):
+    """Adds noise to the sample, from torch's own generator or another."""
+
+    def __init__(self, size, generator=None):
+        super().__init__()
+        self.last, self.size, self.generator = nn.Linear(9, 2), size, generator
+
+    def forward(self, x):
+        return self.last(x + self.size * torch.randn(9, generator=self.generator))
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-7])
+@pytest.mark.parametrize("certifier", CERTIFIERS)
+def test_a_network_that_draws_random_numbers_is_unknown(certifier, size, linear):
     _, x, y, _ = linear
+    table = measured(Noisy(size).eval(), x, y, [f"{certifier}(threat=ball(eps=0.001))"])
+    row = table.row("certified")
+    assert row["value"] == 0 and "the network draws random numbers" in row["reason"]
+    assert (table.array(row) != SAFE).all() and table.row("certified_margin")["status"] == "undefined"
 
-    class Noisy(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.last = nn.Linear(9, 2)
 
-        def forward(self, x):
-            return self.last(x + torch.randn(9))
-
-    table = measured(Noisy().eval(), x, y, ["crown(threat=ball(eps=0.001))"])
+@pytest.mark.parametrize("certifier", CERTIFIERS)
+def test_a_network_random_behind_torchs_back_is_unknown(certifier, linear):
+    _, x, y, _ = linear
+    net = Noisy(1.0, torch.Generator().manual_seed(0)).eval()
+    table = measured(net, x, y, [f"{certifier}(threat=ball(eps=0.001))"])
     assert table.value("certified") == 0 and "the traced graph does not give" in table.row("certified")["reason"]
 
 

@@ -35,7 +35,7 @@ class Certificate(Certifier):
 
     The ball is taken larger by the rounding that `Ball.contains` forgives, so that every point the lab counts as inside is covered.
     Samples outside the ball's domain are unknown, and so are those at which the traced graph does not give the network's own logits
-    (a network that draws random numbers).
+    (a network that is random behind torch's back; one that draws from torch's generators is refused by `trace`).
     """
 
     threat: Ball = Ball()

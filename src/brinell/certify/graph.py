@@ -114,6 +114,7 @@ def trace(net: Any, x: Tensor) -> Graph:
         raise Unsupported(f"{type(net).__name__} is no torch.nn.Module and holds none as .module; bounds need its layers")
     tracer = _Tracer(tuple(x.shape[1:]))
     symbol = tracer.symbol(x.new_zeros(_ROWS, *x.shape[1:]), None)
+    before = _random_states(x.device)
     with _watched(module, tracer), _evaluating(module), torch.inference_mode(False):
         try:
             out = logits_of(module(symbol), symbol)
@@ -124,6 +125,8 @@ def trace(net: Any, x: Tensor) -> Graph:
         except Exception as error:  # the network is the user's code, and may do anything with a tensor without values
             reason = (str(error).splitlines() or [""])[0]
             raise Unsupported(f"{tracer.where} cannot be followed without values ({type(error).__name__}: {reason})") from error
+    if any(not torch.equal(old, new) for old, new in zip(before, _random_states(x.device), strict=True)):
+        raise Unsupported("the network draws random numbers, so what is true of one answer is not true of the next")
     if not isinstance(out, _Symbol):
         raise Unsupported("the logits do not depend on the input by any operation that can be followed")
     tracer.fresh(out)
@@ -136,6 +139,10 @@ def faithful(graph: Graph, logits: Tensor, x: Tensor) -> Tensor:
         again = graph(x)
     size = logits.abs().amax(1).clamp(min=1.0)
     return (again - logits).abs().amax(1) <= 1e-3 * size
+
+
+def _random_states(device: torch.device) -> list[Tensor]:
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
 
 
 class _Symbol(Tensor):

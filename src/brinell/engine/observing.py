@@ -140,7 +140,7 @@ class _Batch:
         self.kinds = tuple(sorted({kind for need in needs if need.layers is not None for kind in need.kinds}))
         self.keep = whole if any(need.layers is not None and not need.pooled for need in needs) else pooled
         began = time.perf_counter()
-        with _own_random_state(seed, net.recipe, "clean", int(positions[0]), device):
+        with _own_random_state(seed, net.recipe, "the first pass", int(positions[0]), device):
             try:
                 self.clean = self._pass(self.x, graph=self.graph)
             except Exception as error:  # the network is the user's code
