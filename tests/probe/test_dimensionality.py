@@ -10,7 +10,9 @@ from brinell.core.draws import derive
 from brinell.core.errors import SpecError
 from brinell.core.measurement import Bound, Status
 from brinell.core.tally import unpack
-from brinell.probe.dimensionality import Dimensionality, folded
+from brinell.probe.dimensionality import Dimensionality
+from brinell.probe.moments import covariance_of
+from brinell.probe.sketch import sketched, unfolded_ratio
 from brinell.probe.spectrum import components, participation_ratio, spectrum
 
 N, U = 200, 12
@@ -122,14 +124,11 @@ def test_the_sketch_is_unbiased_over_layers_names():
     """The estimate averaged over independent signs (layers of other names) meets the exact ratio."""
     maps = planted(800, 32, 40, seed=1)
     exact = participation_ratio(maps.flatten(1))
-    from brinell.probe.dimensionality import unfolded_ratio
-
     flat = maps.flatten(1).double()
-    variances = flat.var(0, unbiased=False)
     found = []
     for layer in range(40):
-        sketch = folded(flat, 64, str(layer))
-        found.append(1 / unfolded_ratio(torch.cov(sketch.T, correction=0), variances)[0])
+        sums, entries = sketched(flat, 64, str(layer))
+        found.append(1 / unfolded_ratio(covariance_of(sums), covariance_of(entries))[0])
     assert 1 / np.mean(found) == pytest.approx(exact, rel=0.03)
 
 
@@ -201,11 +200,26 @@ def test_points_that_were_moved_nowhere_have_no_dimension_of_change(clouds, twin
         assert found[f"{name}_increase"].value == 0
 
 
-def test_moments_of_entries_equal_numpy():
-    from brinell.probe.moments import Moments, covariance_of
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("offset", [0, 1000])
+def test_a_sketch_is_the_moments_of_signed_sums(offset, dtype):
+    """In shards of any size, with a number of entries that is no multiple of the sums, with means that dwarf the spread."""
+    n, d, k = 70, 100, 16
+    a = (np.random.default_rng(3).normal(size=(n, d)) * 3 + offset).astype(dtype)
+    parts = [sketched(torch.tensor(part), k, "a") for part in np.array_split(a, [0, 1, 20])]
+    sums, entries = ((parts[2][i] + parts[0][i]) + (parts[1][i] + parts[3][i]) for i in (0, 1))
+    wide = a.astype(np.float64)
+    assert covariance_of(entries).numpy() == pytest.approx(wide.var(0), rel=1e-5)
+    assert entries["mean"].numpy() == pytest.approx(wide.mean(0), rel=1e-6, abs=1e-6)
+    single = [sketched(torch.tensor(row), k, "a")[0]["mean"].numpy() for row in np.stack([np.zeros((1, d)), *np.eye(d)[:, None]])]
+    fold = np.stack(single[1:])  # (d, k): where each entry goes, and its sign
+    assert (np.abs(fold).sum(1) == 1).all() and (fold[np.arange(d), np.arange(d) % k] != 0).all() and len(np.unique(fold)) == 3
+    assert not np.array_equal(fold, np.abs(fold)) and not single[0].any()
+    assert sums["mean"].numpy() == pytest.approx(wide.mean(0) @ fold, rel=1e-5, abs=1e-4)
+    assert covariance_of(sums).numpy() == pytest.approx(np.cov(wide @ fold, rowvar=False, bias=True), rel=1e-4, abs=1e-3)
 
-    a = np.random.default_rng(3).normal(size=(70, 11)) * 3 + 1e6
-    parts = [Moments.diagonal(torch.tensor(part)) for part in np.array_split(a, [1, 20])]
-    total = (parts[2] + parts[0]) + (parts[1] + Moments.diagonal(torch.zeros(0, 11, dtype=torch.float64)))
-    assert covariance_of(total).numpy() == pytest.approx(a.var(0), rel=1e-9)
-    assert total["mean"].numpy() == pytest.approx(a.mean(0), rel=1e-12)
+
+def test_a_sketch_of_half_precision_is_that_of_its_values():
+    a = torch.rand(30, 64, generator=torch.Generator().manual_seed(0)).half()
+    for half, full in zip(sketched(a, 8), sketched(a.float(), 8), strict=True):
+        assert torch.equal(half["scatter"], full["scatter"])

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from brinell.core.draws import Draws, derive
+from brinell.core.draws import Draws
 from brinell.core.errors import UndefinedReading
 from brinell.core.measurement import Bound, Reading
 from brinell.core.probe import Needs, Probe, View
 from brinell.core.tally import Max, Sample, Tallies, Tally
 from brinell.probe.intrinsic import nearest_distances, nearest_neighbour_dimension_of, two_nn_of
 from brinell.probe.moments import Moments, covariance_of
+from brinell.probe.sketch import sketched, unfolded_ratio
 from brinell.probe.spectrum import components, effective_rank, participation_ratio_of, spectrum_of
 
 SUFFIX = {"perturbed": "", "clean": "_clean", "change": "_change"}
@@ -26,7 +26,6 @@ LINEAR: dict[str, Callable[[Tensor], float]] = {
     "effective_rank": effective_rank,
 }
 NEIGHBOURS = 20
-_AT_ONCE = 1 << 18  # numbers
 NONLINEAR: dict[str, Callable[[Tensor], float]] = {"two_nn": two_nn_of, "nearest_neighbour_dimension": nearest_neighbour_dimension_of}
 
 
@@ -65,7 +64,7 @@ class Dimensionality(Probe, name="dimensionality", version=2):
 
     References: Leavitt & Morcos (2020), "Linking average- and worst-case perturbation robustness via class selectivity and
         dimensionality", arXiv 2010.07693 (its share of variance was not found; 0.90, 0.95 and 0.99 are given); see `probe.spectrum`
-        for each measure. Sketch: Charikar, Chen & Farach-Colton (2004), "Finding frequent items in data streams".
+        for each measure and `probe.sketch` for the sketch.
 
     Example:
         >>> Dimensionality(layers=("layer1.*",), sample=0).spec()
@@ -103,7 +102,8 @@ class Dimensionality(Probe, name="dimensionality", version=2):
     def _cloud(self, points: Tensor, layer: str) -> Tally:
         if not self.flat or points.shape[1] <= self.flat:
             return Tallies({"points": Moments.about(points)})
-        return Tallies({"points": Moments.about(folded(points, self.flat, layer)), "entries": Moments.diagonal(points)})
+        sums, entries = sketched(points, self.flat, layer)
+        return Tallies({"points": sums, "entries": entries})
 
     def read(self, tally: Tally) -> list[Reading]:
         layers = tally.parts.get("layers", Tallies()).parts
@@ -194,51 +194,3 @@ def _nonlinear(layer: str, suffix: str, points: Tensor) -> list[Reading]:
         except UndefinedReading as error:
             readings.append(Reading.undefined(f"{name}{suffix}", str(error), layer=layer, n=len(points)))
     return readings
-
-
-def folded(points: Tensor, size: int, layer: str = "") -> Tensor:
-    """A sketch of each row: entry i, times a random sign of its own, is added to sum i mod size. Squared norms keep their expectation.
-
-    The signs depend on the layer's name and the entry alone, so all samples, shards and clouds of a layer are folded alike.
-
-    Arguments:
-        points: (n, d), d > size. size: k >= 2.
-
-    Returns:
-        (n, size) in the dtype of `points`.
-    """
-    d = points.shape[1]
-    words = derive(0, "dimensionality.signs", layer, ids=np.arange(-(-d // 64)), device=points.device).words(1)  # 64 signs each
-    bits = (words >> torch.arange(64, device=points.device)) & 1
-    signs = (2 * bits - 1).flatten()[:d].to(points.dtype)
-    short = -d % size
-    found = []
-    for rows in points.split(max(_AT_ONCE // d, 1)):  # a few rows at a time stay in the cache
-        signed = rows * signs
-        signed = torch.nn.functional.pad(signed, (0, short)) if short else signed
-        found.append(signed.unflatten(1, (-1, size)).sum(1))
-    return torch.cat(found) if found else points.new_zeros(0, size)
-
-
-def unfolded_ratio(sketch: Tensor, variances: Tensor) -> tuple[float, float]:
-    """The participation ratio of what was folded, and its relative error; `Dimensionality` has the formula.
-
-    Arguments:
-        sketch: (k, k) covariance of the folded entries. variances: (d,) of the entries themselves.
-    """
-    trace = float(variances.sum())
-    if not trace > 0:
-        return 0.0, 0.0
-    diagonal = float(variances.square().sum())
-
-    def ratio(rows: Tensor) -> float:
-        part, size = sketch[rows][:, rows], len(rows)
-        seen = float(part.trace())
-        if not seen > 0:
-            return trace**2 / diagonal
-        off = float(part.square().sum() - part.diagonal().square().sum()) * size / (size - 1)
-        return trace**2 / (diagonal + off * (trace / seen) ** 2)
-
-    even, odd = (ratio(torch.arange(start, len(sketch), 2)) for start in (0, 1))
-    whole = ratio(torch.arange(len(sketch)))
-    return whole, abs(even - odd) / (2 * whole)

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from brinell.core.tally import Tally
 
-_AT_ONCE = 1 << 17  # numbers
-
 
 class Moments(Tally, kind="moments"):
     """n, the mean m and the scatter S = sum_i (x_i - m)(x_i - m)' of all points seen; covariance is S / n.
@@ -20,7 +18,7 @@ class Moments(Tally, kind="moments"):
 
         S = S_a + S_b + n_a n_b / n (m_b - m_a)(m_b - m_a)'
 
-    A scatter may also be (d,), the diagonal alone. Made by `Moments.about` and `Moments.diagonal`.
+    A scatter may also be (d,), the diagonal alone (`probe.sketch`).
 
     References: Chan, Golub & LeVeque (1979), "Updating formulae and a pairwise algorithm for computing sample variances", Stanford
         STAN-CS-79-773.
@@ -39,23 +37,6 @@ class Moments(Tally, kind="moments"):
         centred = wide - mean
         return cls.of(count=torch.tensor(len(points)), mean=mean, scatter=centred.T @ centred)
 
-    @classmethod
-    def diagonal(cls, points: Tensor) -> Self:
-        """Of (n, d) points, variances alone.
-
-        A few rows at a time, so that wide points stay in the cache: what these add up to about the first point, in the points' own
-        precision, is added to sums in float64.
-        """
-        origin = points[:1]
-        total, squares = torch.zeros(2, points.shape[1], dtype=torch.float64, device=points.device)
-        for rows in points.split(max(_AT_ONCE // max(points.shape[1], 1), 1)):
-            away = rows - origin
-            total += away.sum(0)
-            squares += away.square_().sum(0)
-        apart = total / max(len(points), 1)
-        mean = origin.double().sum(0) + apart
-        return cls.of(count=torch.tensor(len(points)), mean=mean, scatter=(squares - total * apart).clamp(min=0))
-
     def _joined(self, other: Tally) -> Self:
         if not self.values or not other.values:
             return type(self)(self.values or other.values)
@@ -64,11 +45,13 @@ class Moments(Tally, kind="moments"):
         n = self["count"] + other["count"]
         share = other["count"].double() / n.clamp(min=1)
         apart = other["mean"] - self["mean"]
-        outer = torch.outer(apart, apart) if self["scatter"].ndim == 2 else apart.square()
-        return type(self)({
-            "count": n, "mean": self["mean"] + share * apart,
-            "scatter": self["scatter"] + other["scatter"] + self["count"] * share * outer,
-        })  # fmt: skip
+        gained = self["count"] * share
+        if self["scatter"].ndim == 2:
+            between = torch.addr(self["scatter"], apart, apart, alpha=float(gained))
+        else:
+            between = torch.addcmul(self["scatter"], apart, apart, value=float(gained))
+        mean = self["mean"] + share * apart
+        return type(self)({"count": n, "mean": mean, "scatter": between.add_(other["scatter"])})
 
 
 def covariance_of(moments: Tally) -> Tensor:
