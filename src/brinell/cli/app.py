@@ -12,6 +12,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 import brinell
 from brinell.core.errors import BrinellError
+from brinell.engine.allocator import keep_freed_memory
 
 _LONGEST = 2_000  # characters of a message; whatever was given may be quoted in it
 DONE, BAD_INPUT, NOT_MET, CONTRADICTED, INTERRUPTED = 0, 2, 3, 4, 130
@@ -28,8 +29,8 @@ app = App(
 )
 
 Many = Parameter(consume_multiple=True, negative=())
-Device = Annotated[str, Parameter(help="cpu, cuda, mps, or auto for the best there is.")]
-Executor = Annotated[Literal["local", "ray"], Parameter(help="Where shards are worked on: in this process, or as tasks of Ray.")]
+Device = Annotated[str, Parameter(help="cpu, cuda (all there are; cuda:1 for one), mps, or auto for the best there is.")]
+Executor = Annotated[Literal["local", "ray"], Parameter(help="Where shards are worked on: on this machine, or as tasks of Ray.")]
 Address = Annotated[str | None, Parameter(help="HOST:PORT of a Ray cluster; without it Ray runs on this machine alone.")]
 Cpus = Annotated[float, Parameter(help="Cores of one Ray task.")]
 Gpus = Annotated[float, Parameter(help="GPUs of one Ray task; a fraction lets several tasks share one.")]
@@ -42,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     if any("\0" in text for text in given):
         complain("an argument holds a NUL character, which no name and no path may; remove it")
         return BAD_INPUT
+    keep_freed_memory()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait slow a shared machine down many times
     try:
         result = app(given, exit_on_error=False, print_error=False, result_action="return_value")

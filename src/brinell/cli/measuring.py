@@ -96,7 +96,7 @@ def audit(
         asked = lab.plan(networks, samples, (*chosen.perturbations, *perturb), (*chosen.probes, *probe), chosen.summaries, minutes=minutes)
         _print_plan(asked, json)
         return DONE
-    runs = pick_executor(executor, address, cpus=cpus, gpus=gpus)
+    runs = pick_executor(executor, address, cpus=cpus, gpus=gpus, device=device)
     lab = Lab(out, seed=seed, device=device, batch_size=batch_size, progress=for_stream(), executor=runs, exact=exact)
     asked = lab.plan(
         networks, samples, (*chosen.perturbations, *perturb), (*chosen.probes, *probe), chosen.summaries,

@@ -55,7 +55,7 @@ def study(
 
     chosen = parse(name, Study)
     place = out or Path("studies") / f"{chosen.name}-{scale}"
-    runs = pick_executor(executor, address, cpus=cpus, gpus=gpus)
+    runs = pick_executor(executor, address, cpus=cpus, gpus=gpus, device=device)
     lab = Lab(place, seed=seed, device=device, batch_size=batch_size, progress=for_stream(), executor=runs)
     outcome = chosen(lab, scale=Scale(scale))
     lab.store.write_json("study.json", outcome.to_json())

@@ -60,8 +60,10 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def pick_executor(name: str, address: str | None = None, *, cpus: float = 1.0, gpus: float = 0.0) -> Executor:
-    """The executor of this name, `local` or `ray`.
+def pick_executor(
+    name: str, address: str | None = None, *, cpus: float = 1.0, gpus: float = 0.0, device: str | torch.device = "cpu"
+) -> Executor:
+    """The executor of this name, `local` or `ray`; the local one takes all CUDA devices there are where `device` is `cuda` or `auto`.
 
     Raises:
         SpecError: there is none of this name, or what was asked of it cannot be.
@@ -74,6 +76,11 @@ def pick_executor(name: str, address: str | None = None, *, cpus: float = 1.0, g
         raise SpecError(f"no executor is called {name!r}; choose local or ray")
     if address is not None:
         raise SpecError(f"the local executor has no address, but {address!r} was given; choose --executor ray")
+    chosen = pick_device(str(device))
+    if chosen == torch.device("cuda") and torch.cuda.device_count() > 1:
+        from brinell.engine.devices import Devices
+
+        return Devices([f"cuda:{number}" for number in range(torch.cuda.device_count())])
     return Local()
 
 

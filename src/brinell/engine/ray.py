@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import socket
-import sys
-import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -18,7 +13,9 @@ import torch
 from brinell.core.component import Component, walk
 from brinell.core.errors import BrinellError, SpecError
 from brinell.core.network import NetReference, Network, with_networks
+from brinell.engine.allocator import keep_freed_memory
 from brinell.engine.arguments import pick_device
+from brinell.engine.portable import Portable
 
 _RETRIES = 20
 """How often a piece whose worker or machine died is tried again. Pieces are idempotent, so that any number would do; one that kills
@@ -120,7 +117,7 @@ class Ray:
         for held, reference in self._held:
             if held is item:
                 return reference
-        reference = ray.put(_Portable(item))
+        reference = ray.put(Portable(item))
         self._held = [*self._held[-31:], (item, reference)]
         return reference
 
@@ -158,52 +155,9 @@ class Ray:
             ) from error
 
 
-class _Portable:
-    """An item that survives the way to another process: classes of a user's own files travel with it, not only by their names."""
-
-    def __init__(self, item: Any) -> None:
-        self.item = item
-
-    def __reduce__(self) -> Any:
-        cloudpickle = importlib.import_module("ray.cloudpickle")
-        own = {module.__name__: module for module in _own_modules(self.item)}
-        for module in own.values():
-            cloudpickle.register_pickle_by_value(module)
-        try:
-            return _unpacked, (cloudpickle.dumps(self.item),)
-        finally:
-            for module in own.values():
-                cloudpickle.unregister_pickle_by_value(module)
-
-
-def _unpacked(body: bytes) -> Any:
-    return importlib.import_module("ray.cloudpickle").loads(body)
-
-
-def _own_modules(item: Any) -> Iterator[ModuleType]:
-    """The modules of a network's classes that a worker cannot be expected to have: those of no installed package."""
-    installed = {Path(path).resolve() for name, path in sysconfig.get_paths().items() if "lib" in name}
-    ours = Path(__file__).resolve().parents[1]
-    for net in _networks_of(item):
-        for kind in {type(part) for part in net.module.modules()}:
-            module = sys.modules.get(kind.__module__)
-            file = getattr(module, "__file__", None)
-            if module is not None and file and not {ours, *installed} & set(Path(file).resolve().parents):
-                yield module
-
-
-def _networks_of(item: Any) -> Iterator[Network]:
-    if isinstance(item, Network):
-        yield item
-    elif isinstance(item, tuple):
-        for part in item:
-            yield from _networks_of(part)
-    elif isinstance(item, Component):
-        yield from (part.network for part in walk(item) if isinstance(part, NetReference))
-
-
 def _piece(function: Callable[..., Iterable[Any]], threads: int, gpus: float, count: int, *arguments: Any) -> list[Any]:
     """One piece of work, on a worker."""
+    keep_freed_memory()
     torch.set_num_threads(threads)
     shared = [_on_gpu(item) if gpus else item for item in arguments[:count]]
     return list(function(*shared, *arguments[count:]))
