@@ -11,7 +11,9 @@ from brinell.core.draws import derive
 from brinell.core.errors import SpecError
 from brinell.core.measurement import Status
 from brinell.core.network import Counted
+from brinell.core.perturbation import Attack
 from brinell.core.probe import View
+from brinell.core.threat import Ball
 from brinell.models.reference import exact_margin, linear_network
 
 WEIGHT = derive(0, "weight", ids=[0, 1]).normal(25)
@@ -74,12 +76,36 @@ def test_the_endless_ball_holds_the_domain(norm, eps):
 
 
 def test_what_is_doubled():
-    for text, want in (("pgd(steps=3)", "pgd(steps=6)"), ("square(queries=10)", "square(queries=20)")):
+    twice = {"pgd(steps=3)": "pgd(steps=6)", "square(queries=10)": "square(queries=20)", "strongest(passes=60)": "strongest(passes=120)"}
+    for text, want in twice.items():
         assert parse(f"escalation(attack={text})").longer() == parse(want)
     found = read("escalation(attack=fgsm, share=1)")
-    assert found["longer_gain"].status is Status.UNDEFINED and "steps, queries, restarts" in found["longer_gain"].reason
+    assert found["longer_gain"].status is Status.UNDEFINED and "steps, queries, passes, restarts" in found["longer_gain"].reason
 
 
 def test_it_needs_a_ball_with_an_end():
     with pytest.raises(SpecError, match="must look for a wrong answer"):
         parse("escalation(attack=fmn)")
+
+
+class Forgetful(Attack, name="test_forgetful"):
+    """Asks about the corner of the ball that is wrong if any point is, and then about the sample; returns one of the two."""
+
+    threat: Ball = Ball(eps=0.1)
+    returns: bool = False
+
+    def __call__(self, net, x, y, *, draws):
+        uphill = (WEIGHT[1 - y] - WEIGHT[y]).reshape(x.shape)
+        z = self.threat.project(x, x + self.threat.eps * uphill.sign())
+        for point in (z, x.clone()):
+            net(point)
+        return z if self.returns else x.clone()
+
+
+def test_a_wrong_point_that_was_seen_and_not_returned_is_counted():
+    broken = (exact_margin(WEIGHT, None, X, Y, math.inf) < 0.1).double().mean().item()
+    found = read("escalation(attack=test_forgetful, share=1)")
+    assert found["silent_share"].value == pytest.approx(broken) and 0.2 < broken < 1
+    assert found["attacked_accuracy"].value == 1.0
+    for attack in ("test_forgetful(returns=True)", "pgd(steps=10, threat=ball(eps=0.1))", "fmn(steps=10, threat=ball(norm=inf, eps=0.1))"):
+        assert read(f"escalation(attack={attack}, share=1)")["silent_share"].value == 0.0

@@ -76,6 +76,21 @@ def test_adaptive_is_the_full_grid_within_the_stated_error(grid: int):
     assert torch.cat(saved).min() > 1
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_fall_that_hides_between_the_points_seen_first_is_found(turned: bool):
+    places, levels = [0, 20, 21, 24, 40], [26.0, 2.0, -2.6, -2.8, -3.8]  # at every other point of the first grid nothing bends
+
+    def evaluate(image, column, row):
+        margin = torch.from_numpy(np.interp(row if turned else column, places, levels))
+        return torch.stack([margin, torch.zeros_like(margin), torch.zeros_like(margin)], 1)
+
+    relief = refine(evaluate, torch.tensor([0]), torch.zeros(1, 2), 41)
+    margins, t = relief.heights[0, 0].numpy(), np.arange(41.0)
+    segments = contour(margins.T if turned else margins, t, t)
+    assert np.abs(segments[:, 0::2] - (20 + 2 / 4.6)).max() < 1e-9
+    assert relief.known.double().mean() < 0.4
+
+
 def test_a_small_grid_is_seen_whole():
     relief = refine(bumps(0), torch.tensor([0, 1, 2]), torch.zeros(3, 4), 19)
     assert relief.known.all() and relief.error.max() == 0

@@ -11,7 +11,7 @@ import pytest
 from brinell.core.confidence import clopper_pearson
 from brinell.core.errors import StoreError
 from brinell.core.lab import Table
-from brinell.core.measurement import Verdict
+from brinell.core.measurement import Finding, Verdict
 from brinell.report.answer import Answer
 from brinell.report.content import Bounds, Content
 from brinell.report.verdict import bound_text, clean_sentence, headline, run_state, title, untested, yield_rule, yield_sentence
@@ -106,6 +106,26 @@ def test_the_best_bounds_of_each_threat_are_joined():
 )
 def test_bounds_in_words(lower: float | None, upper: float | None, text: str):
     assert bound_text(Bounds("T", lower, upper)) == text
+
+
+BALL, OTHER = "ball(eps=8/255, norm=inf)", "ball(eps=1/255, norm=inf)"
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (Finding("no_gradient", Verdict.FAIL, "", net="a"), " (in doubt: no_gradient failed)"),
+        (Finding("no_gradient", Verdict.FLAG, "", net="a"), ""),
+        (Finding("no_gradient", Verdict.FAIL, "", net="b"), ""),
+        (Finding("noise_control", Verdict.FAIL, "", net="a", perturbation=f"pgd(threat={BALL})"), " (in doubt: noise_control failed)"),
+        (Finding("noise_control", Verdict.FAIL, "", net="a", perturbation=f"pgd(threat={OTHER})"), ""),
+        (Finding("binarisation", Verdict.FAIL, "", net="a", perturbation=f"pgd(threat={OTHER})"), " (in doubt: binarisation failed)"),
+    ],
+)
+def test_a_bound_whose_checks_failed_says_so_on_its_line(found: Finding, said: str):
+    content = made({"clean": (0.8, 0.9)}, bound(0.31, "lower", BALL), bound(0.44, "upper", BALL))
+    content.findings = [found]
+    assert bound_text(content.bounds("a")[0]) == f"0.31 <= R(T) <= 0.44{said}"
 
 
 def test_a_failed_bound_says_why():

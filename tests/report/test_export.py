@@ -66,6 +66,14 @@ def test_csv_has_a_header(tmp_path: Path):
     assert export(Table({}, []), "csv", tmp_path / "x.csv").read_text().strip() == ",".join(COLUMNS)
 
 
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", '=HYPERLINK("http://x","y")'])
+def test_a_text_is_no_formula(text: str, tmp_path: Path):
+    row = dict.fromkeys(COLUMNS) | {"value": -0.5, "net": text, "reason": f"an {text}"}
+    for format_, shown in (("csv", f"'{text}"), ("json", text), ("parquet", text)):
+        (found,) = read(format_, export(Table({}, [row]), format_, tmp_path / format_))
+        assert (found["net"], found["value"], found["reason"]) == (shown, -0.5, f"an {text}")
+
+
 def test_an_unknown_format_is_refused(tmp_path: Path):
     with pytest.raises(SpecError, match=r"'xml'.*csv, parquet, json"):
         export(Table({}, []), "xml", tmp_path / "x")

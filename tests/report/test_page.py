@@ -131,7 +131,7 @@ def test_the_verdict_is_in_words(audit: Callable[..., Table]):
     assert "Right on 96.2 % of 500 clean samples; 94.1 % to 97.7 % in the population they were drawn from (at 95 %)." in words
     assert "Corruptions: contrast at severity 2, accuracy 0.730 [0.663, 0.791]." in words
     assert "Linf attacks: pgd(steps=40) at Linf eps 2/255, accuracy 0.674 [0.604, 0.739]." in words
-    assert "0.312 <= R(T) <= 0.458 for T = ball(eps=8/255, norm=inf)" in words
+    assert "0.312 <= R(T) <= 0.458 (in doubt: contradiction failed) for T = ball(eps=8/255, norm=inf)" in words
     assert "randomly initialised" in words
     assert words.index("contradiction") < words.index("saturation") < words.index("gradient_masking")
     assert "3 against a threshold of 0" in words

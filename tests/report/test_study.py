@@ -6,6 +6,7 @@ from brinell.core.errors import StoreError
 from brinell.core.study import Claim, Curve, Figure, Judgement, Outcome, Reference, Scale, Verdict
 from brinell.report.study import headline, study_text, write_study
 
+NAN, INF = float("nan"), float("inf")
 HOSTILE = "<script>alert(1)</script>"
 OUTCOME = Outcome(
     "a_study", Scale.SMALL, Reference("A. Author", 2020, HOSTILE, "https://example.org"),
@@ -15,7 +16,12 @@ OUTCOME = Outcome(
         Verdict(Claim("three", "Three stays open."), Judgement.INCONCLUSIVE, "points"),
     ),
     [{"network": HOSTILE, "clean": 0.5, "lost": float("nan")}],
-    (Figure("Dose", "x", "y", (Curve("a", (0.0, 1.0), (0.1, None), (0.0, None), (0.2, None)), Curve("b", (0.0,), (0.3,)))),),
+    (
+        Figure(
+            "Dose", "x", "y",
+            (Curve("a", (0.0, 1.0), (0.1, None), (0.0, None), (0.2, None)), Curve("b", (0.0, 1.0), (0.3, NAN), (0.1, NAN), (INF, 0.4))),
+        ),
+    ),
     ("1 of 9 networks collapsed.",),
 )  # fmt: skip
 

@@ -14,22 +14,26 @@ from torch import Tensor
 from brinell.core import norms
 from brinell.core.draws import Draws
 from brinell.core.measurement import Reading
+from brinell.core.network import module_of
 from brinell.core.perturbation import Attack, points
-from brinell.probe.trial import Trial
+from brinell.core.threat import Ball
+from brinell.probe.trial import Trial, survives_noise
 
 Net = Callable[[Tensor], Tensor]
 
-BUDGETS = ("steps", "queries", "restarts")
+BUDGETS = ("steps", "queries", "passes", "restarts")
 """Fields of attacks that say how long they search; the first one that an attack has is doubled."""
 
 
-class Escalation(Trial, name="escalation"):
+class Escalation(Trial, name="escalation", version=2):
     """An attack against itself with more means, on a share of the samples: had it converged, and does it work at all?
 
     Readings of the clean cell, over a share of the samples chosen by the hash of their ids:
 
     - `attacked_accuracy`: share that is right at the attack's points, for comparison;
-    - `longer_gain`: share that it breaks with twice its steps (or queries, or restarts), but not without; 0 for an attack that has
+    - `silent_share`: share that is right at the attack's points, though the attack itself has asked the network about a point of the ball
+      that is wrong: it does not return the best it has seen. 0 for an attack that does;
+    - `longer_gain`: share that it breaks with twice its steps (or queries, passes, restarts), but not without; 0 for an attack that has
       converged. UNDEFINED for an attack without such a field;
     - `noise_gain`: share that is wrong at one of `noise` random points of the ball, but right at the attack's: chance should find nothing
       that a search does not;
@@ -37,13 +41,14 @@ class Escalation(Trial, name="escalation"):
       turn every sample into any other then.
 
     Arguments:
-        noise: points tried, every second one in a corner of the ball (random signs in Linf). attack, share, confidence: see `Trial`.
+        noise: points tried (`trial.random_points`; `noise_search` tries thousands). attack, share, confidence: see `Trial`.
 
     Raises:
         SpecError: the attack's threat is no ball with an end, or it has another goal.
 
     References: Carlini et al. (2019), "On Evaluating Adversarial Robustness", arXiv 1902.06705 (unbounded
-        attacks must reach 100 %; more iterations must not change the result; noise must not beat gradients). The share is ours.
+        attacks must reach 100 %; more iterations must not change the result; noise must not beat gradients); Pintor et al. (2022),
+        "Indicators of Attack Failure", arXiv 2106.09947 (silent success). The share is ours.
 
     Example:
         >>> import brinell as br
@@ -51,13 +56,13 @@ class Escalation(Trial, name="escalation"):
         'escalation(attack=pgd(steps=40, threat=ball(eps=8/255, norm=inf)), share=0.5)'
     """
 
-    judges: ClassVar[tuple[str, ...]] = ("attacked_accuracy", "longer_gain", "noise_gain", "unbounded_accuracy")
+    judges: ClassVar[tuple[str, ...]] = ("attacked_accuracy", "silent_share", "longer_gain", "noise_gain", "unbounded_accuracy")
     noise: int = Field(default=100, ge=1)
 
     @property
     def cost(self) -> tuple[int, int]:
         forwards, backwards = self.attack.cost
-        return math.ceil(self.share * (4 * (forwards + 1) + self.noise)), math.ceil(self.share * 4 * backwards)
+        return math.ceil(self.share * (4 * (forwards + 1) + 1 + self.noise)), math.ceil(self.share * 4 * backwards)
 
     def longer(self) -> Attack | None:
         """The attack with twice its budget; None where it has none."""
@@ -77,34 +82,47 @@ class Escalation(Trial, name="escalation"):
 
     def tried(self, net: Net, x: Tensor, y: Tensor, draws: Draws) -> dict[str, Tensor]:
         attacks = {"plain": self.attack, "longer": self.longer(), "endless": self.endless(math.prod(x.shape[1:]))}
-        columns = {}
+        columns, watched = {}, Watched(net, x, y, self.ball)
         for name, attack in attacks.items():
             if attack is not None:
-                z = points(attack(net, x, y, draws=draws.at("attack")))
+                z = points(attack(watched if name == "plain" else net, x, y, draws=draws.at("attack")))
                 with torch.no_grad():
                     columns[name] = net(z).argmax(1) == y
-        return {**columns, "noise": self._survives_noise(net, x, y, draws.at("noise"))}
-
-    def _survives_noise(self, net: Net, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
-        """(m,) bool: right at all random points; a sample that is wrong once is not tried again."""
-        right, rows = torch.ones_like(y, dtype=torch.bool), torch.arange(len(x), device=x.device)
-        for number in range(self.noise):
-            if not len(rows):
-                break
-            own, ball = draws[rows].at(number), self.ball
-            corner = ball.eps * norms.steepest(own.normal(*x.shape[1:], dtype=x.dtype), ball.norm)
-            z = ball.project(x[rows], x[rows] + corner) if number % 2 else ball.sample(x[rows], own)
-            with torch.no_grad():
-                right[rows] = net(z).argmax(1) == y[rows]
-            rows = rows[right[rows]]
-        return right
+        columns["silent"] = columns["plain"] & watched.wrong()
+        return {**columns, "noise": survives_noise(net, x, y, self.ball, self.noise, draws.at("noise"))}
 
     def judged(self, rows: dict[str, np.ndarray]) -> list[Reading]:
         plain, broken = rows["plain"], {"longer_gain": "longer", "noise_gain": "noise"}
-        flags = {"attacked_accuracy": plain, "unbounded_accuracy": rows["endless"]}
+        flags = {"attacked_accuracy": plain, "silent_share": rows["silent"], "unbounded_accuracy": rows["endless"]}
         flags |= {name: plain & ~rows[column] for name, column in broken.items() if column in rows}
         why = f"{self.attack.name} has none of the fields {', '.join(BUDGETS)}"
         return [
             self.share_of(name, flags[name]) if name in flags else Reading.undefined(name, why, layer=self.attack.spec())
             for name in self.judges
         ]
+
+
+class Watched:
+    """A network that keeps, for each sample, a wrong point of its ball that it was asked about.
+
+    A point belongs to the sample nearest to it, in L2.
+    """
+
+    def __init__(self, net: Net, x: Tensor, y: Tensor, ball: Ball) -> None:
+        self.net, self.module, self.x, self.y, self.ball = net, module_of(net), x, y, ball
+        self.kept, self.seen = x.clone(), torch.zeros_like(y, dtype=torch.bool)
+
+    def __call__(self, z: Tensor) -> Tensor:
+        logits = self.net(z)
+        with torch.no_grad():
+            points = z.detach()
+            near = torch.cdist(points.flatten(1).to(self.x.dtype), self.x.flatten(1)).argmin(1)
+            wrong = (logits.argmax(1) != self.y[near]) & self.ball.contains(self.x[near], points)
+            self.kept[near[wrong]] = points[wrong].to(self.x.dtype)
+            self.seen[near[wrong]] = True
+        return logits
+
+    def wrong(self) -> Tensor:
+        """(n,) bool: was there such a point, and is it wrong when asked about again, in full precision and among other samples?"""
+        with torch.no_grad():
+            return self.seen & (self.net(self.kept).argmax(1) != self.y)

@@ -11,6 +11,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from brinell.core import norms
+from brinell.core.ascent import TOGETHER
 from brinell.core.confidence import proportion
 from brinell.core.draws import Draws
 from brinell.core.goal import Misclassify
@@ -19,6 +21,8 @@ from brinell.core.perturbation import Attack
 from brinell.core.probe import Needs, Probe, View
 from brinell.core.tally import Max, Rows, Tallies, Tally
 from brinell.core.threat import Ball
+
+_SPAN = 1 << 32  # words of a stream between two points
 
 
 class Trial(Probe):
@@ -86,3 +90,39 @@ class Trial(Probe):
         """The reading of a share of samples."""
         low, high = proportion(flags, self.confidence)
         return Reading(name, float(np.mean(flags)), self.attack.spec(), low=low, high=high, confidence=self.confidence, n=len(flags))
+
+
+def random_points(x: Tensor, ball: Ball, numbers: Tensor, draws: Draws) -> Tensor:
+    """Random points of the ball around each sample, (m n, *d) for (m,) numbers: uniform for even numbers, corners for odd ones.
+
+    Corners are random signs in Linf, random directions of full length in L2, single entries in L1, moved into the domain. A point
+    depends on its sample's draws and on its number alone.
+    """
+    n, each = len(x), numbers.to(x.device).repeat_interleave(len(x))
+    rows = torch.arange(n, device=x.device).repeat(len(numbers))
+    own = Draws(draws.k1[rows], draws.k2[rows], draws.counter[rows] + each * _SPAN)
+    z = torch.empty_like(x[rows])
+    for odd in (False, True):
+        chosen = ((each % 2 == 1) == odd).nonzero().squeeze(1)
+        if len(chosen):
+            near, stream = x[rows[chosen]], own[chosen]
+            if odd:
+                corner = norms.steepest(stream.normal(*x.shape[1:], dtype=x.dtype), ball.norm)
+                z[chosen] = ball.project(near, near + ball.eps * corner)
+            else:
+                z[chosen] = ball.sample(near, stream)
+    return z
+
+
+def survives_noise(net: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, ball: Ball, tries: int, draws: Draws) -> Tensor:
+    """(n,) bool: is the answer right at all of so many random points of the ball? A sample that is wrong once is asked no more."""
+    right, rows = torch.ones_like(y, dtype=torch.bool), torch.arange(len(x), device=x.device)
+    together, done = max(1, TOGETHER // max(x[:1].numel(), 1)), 0  # points that share a pass
+    while done < tries and len(rows):
+        count = min(max(1, together // len(rows)), max(done, 16), tries - done)  # few at first: most that fall fall soon
+        z = random_points(x[rows], ball, torch.arange(done, done + count), draws[rows])
+        with torch.no_grad():
+            kept = (net(z).argmax(1) == y[rows].repeat(count)).reshape(count, -1).all(0)
+        right[rows] = kept
+        rows, done = rows[kept], done + count
+    return right

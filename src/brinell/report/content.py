@@ -43,12 +43,17 @@ class Yield:
 
 @dataclass(frozen=True)
 class Bounds:
-    """What is known of R(T) of one network: the largest lower and the smallest upper bound, each None where there is none."""
+    """What is known of R(T) of one network: the largest lower and the smallest upper bound, each None where there is none.
+
+    Arguments:
+        reasons: why there is no bound. doubts: names of checks that failed, and without which the bounds cannot be believed.
+    """
 
     threat: str
     lower: float | None
     upper: float | None
     reasons: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     @property
     def contradictory(self) -> bool:
@@ -215,8 +220,15 @@ class Content:
             lower = [answer.value for bound, answer in answers if bound in (Bound.LOWER, Bound.EXACT) and answer.value is not None]
             upper = [answer.value for bound, answer in answers if bound in (Bound.UPPER, Bound.EXACT) and answer.value is not None]
             reasons = tuple(answer.reason for _, answer in answers if not answer.ok)
-            found.append(Bounds(threat, max(lower, default=None), min(upper, default=None), reasons))
+            doubts = tuple(self._doubts(net, threat))
+            found.append(Bounds(threat, max(lower, default=None), min(upper, default=None), reasons, doubts))
         return found
+
+    def _doubts(self, net: str, threat: str) -> dict[str, None]:
+        """The failed checks of a network as a whole, of an attack as such, and of attacks in this threat."""
+        of_attacks = ("unbounded", "binarisation")
+        failed = [found for found in self.findings if found.verdict == Verdict.FAIL and found.net in ("", net)]
+        return {found.name: None for found in failed if not found.perturbation or threat in found.perturbation or found.name in of_attacks}
 
     @property
     def bounded(self) -> bool:

@@ -24,8 +24,8 @@ def export(table: Table, format: str, path: str | Path) -> Path:  # noqa: A002 -
     """Write the rows of a table with the columns of `measurement.COLUMNS`, in their order: one row per measurement.
 
     A missing answer is an empty field in csv, null in json (a list of objects) and NULL in parquet; so is an infinite end of an
-    interval, which csv and json cannot say. Texts are written as they are: a spreadsheet may take one that starts with `=` for a
-    formula.
+    interval, which csv and json cannot say. In csv a text that a spreadsheet would run as a formula (it starts with =, +, -, @, a tab
+    or a carriage return) gets an apostrophe in front; the other formats hold texts as they are.
 
     Returns:
         The path.
@@ -55,7 +55,11 @@ def _csv(rows: list[dict[str, Any]], place: Path) -> None:
     with place.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list[str](COLUMNS))
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({column: _inert(value) for column, value in row.items()} for row in rows)
+
+
+def _inert(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def _json(rows: list[dict[str, Any]], place: Path) -> None:

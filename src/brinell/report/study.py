@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import brinell
@@ -88,8 +90,9 @@ def lines(figure: Figure) -> draw.Figure:
 
 
 def _line(at: int, curve: Curve) -> dict[str, object]:
+    """A value that is no finite number leaves a gap."""
     shown = {
-        "type": "scatter", "mode": "lines+markers", "name": draw.label(curve.name), "x": list(curve.x), "y": list(curve.y),
+        "type": "scatter", "mode": "lines+markers", "name": draw.label(curve.name), "x": _finite(curve.x), "y": _finite(curve.y),
         "line": {"color": draw.colour(at), "width": 2, "dash": draw.DASHES[at % len(draw.DASHES)]},
         "marker": {"color": draw.colour(at), "symbol": draw.SYMBOLS[at % len(draw.SYMBOLS)], "size": 8},
     }  # fmt: skip
@@ -100,8 +103,13 @@ def _line(at: int, curve: Curve) -> dict[str, object]:
     return shown
 
 
+def _finite(values: Iterable[float | None]) -> list[float | None]:
+    return [value if value is not None and math.isfinite(value) else None for value in values]
+
+
 def _gap(upper: float | None, lower: float | None) -> float:
-    return 0.0 if upper is None or lower is None else max(upper - lower, 0.0)
+    high, low = _finite((upper, lower))
+    return 0.0 if high is None or low is None else max(high - low, 0.0)
 
 
 def _numbers(outcome: Outcome) -> Section:

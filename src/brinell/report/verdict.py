@@ -156,11 +156,12 @@ def yield_sentence(content: Content, net: str, found: Yield) -> str:
 
 def bound_text(known: Bounds) -> str:
     """A statement on R(T), with what is missing from it or wrong with it."""
+    said = str(known)
     if known.contradictory:
-        return f"{known}: a contradiction, the lower bound lies above the upper one"
-    if known.lower is None and known.upper is not None:
-        return f"{known} (no lower bound)"
-    return f"{known} (no upper bound)" if known.upper is None and known.lower is not None else str(known)
+        said += ": a contradiction, the lower bound lies above the upper one"
+    elif (known.lower is None) != (known.upper is None):
+        said += " (no lower bound)" if known.lower is None else " (no upper bound)"
+    return f"{said} (in doubt: {', '.join(known.doubts)} failed)" if known.doubts else said
 
 
 def figures(content: Content, net: str) -> list[tuple[str, Answer, str]]:

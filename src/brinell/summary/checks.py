@@ -16,7 +16,16 @@ from brinell.core.measurement import Finding, Reading, Status, Verdict
 from brinell.core.perturbation import Corruption, Perturbation
 from brinell.core.summary import Summary
 from brinell.core.threat import Ball
-from brinell.summary.attack_checks import attack_findings, budget_families, scale_findings, silent_successes
+from brinell.summary.attack_checks import (
+    attack_findings,
+    bound_findings,
+    budget_families,
+    leak_findings,
+    scale_findings,
+    silent_successes,
+    transfer_findings,
+)
+from brinell.summary.data_checks import data_findings
 from brinell.summary.points import Cell, Room, balls, cells
 
 FAIL, FLAG, PASS = Verdict.FAIL, Verdict.FLAG, Verdict.PASS
@@ -30,7 +39,7 @@ LOSSES = ("cross_entropy", "margin", "dlr")
 """The losses whose plain gradients `diagnostics` looks at."""
 
 
-class Checks(Summary, name="checks", version=3):
+class Checks(Summary, name="checks", version=4):
     """The pitfalls of robustness evaluation, each as a finding with its number: can these numbers be trusted?
 
     FAIL: numbers of this network or cell are wrong or missing. FLAG: they need a second look. PASS is reported too.
@@ -41,9 +50,12 @@ class Checks(Summary, name="checks", version=3):
     - `train_mode`: the network came in training mode; it is measured in evaluation mode all the same (FLAG);
     - `nonfinite_output`: share of samples with NaN or inf among their logits in some cell (FAIL);
     - `chance`: the interval of clean accuracy reaches down to the share of the commonest label (FLAG);
+    - `sample_size`: width of the interval of clean accuracy (FLAG above `width`);
+    - `bounds_obeyed`: saved points whose distance, computed again from the point by the lab, is beyond eps by more than rounding (FAIL);
     - `noise_control`: share of samples that some noise or corruption inside a threat breaks and no attack on that threat does;
       FAIL where, over all samples, chance breaks more than the attacks;
     - `one_step`: the same for attacks of one gradient step against iterative ones on the same threat;
+    - `label_leakage`: accuracy under an attack of one gradient step, less that on clean samples (FLAG above `alone`);
     - `black_box`: the same for attacks without gradients against those with them;
     - `monotone`: share of samples that an attack breaks at one eps and not at the next larger one; FAIL where accuracy rises
       (for a single gradient step, which may well overshoot, FLAG);
@@ -52,6 +64,8 @@ class Checks(Summary, name="checks", version=3):
     - `unbounded`: share of samples right under an attack whose ball holds the whole domain, or has no end
       (FAIL; up to 0.05 FLAG);
     - `silent_success`: share of samples for which a minimum-norm attack reports a point that is right after all (FLAG);
+    - `transfer_failure`: of the samples that transferred points break on their source, the share that nothing measured in their ball
+      breaks here (FLAG above `transfer`);
     - `budget_scale`: the largest Linf ball reaches half the domain's width, where every sample may become the same grey, or more than
       half of the samples right at first are wrong at a point within 1/255 of it: are eps and data in the same units (FLAG)?
 
@@ -63,11 +77,16 @@ class Checks(Summary, name="checks", version=3):
     - `zero_gradients`: share of samples whose plain input gradient is exactly 0, or not finite, of that loss (cross-entropy, margin, DLR)
       where it is largest (FLAG; FAIL where the cross-entropy has no other);
 
-    and from the probes `escalation` and `binarisation`, of every attack they were run with:
+    and from other probes:
 
-    - `unbounded`, `longer`, `noise_control` as above (the last two FLAG above `gain`);
-    - `binarisation`: share of adversarial examples, there by construction, that the attack finds (FLAG below the threshold, FAIL
-      0.05 below it, or where no more are found than by chance); FLAG where no sample could be tried.
+    - of `duplicates`: `duplicates`, share of samples that are there more than once (FLAG above `duplicates`), and `conflicting_labels`,
+      those of them with several labels (FLAG);
+    - of `eight_bit`: `eight_bit`, share of wrong points that no 8-bit image of the ball repeats (FLAG above `rounding`);
+    - of `escalation`, for the attack it was run with: `unbounded`, `longer`, `noise_control` as above (the last two FLAG above `gain`), and
+      `silent_success`, share of samples of which the attack has seen a wrong point and returned a right one (FLAG);
+    - of `noise_search`: `noise_search`, share of samples that one of 10,000 random points breaks and the attack does not (FLAG);
+    - of `binarisation`: `binarisation`, share of adversarial examples, there by construction, that the attack finds (FLAG below the
+      threshold, FAIL 0.05 below it, or where no more are found than by chance); FLAG where no sample could be tried.
 
     A number exactly at its threshold passes. Attacks whose goal is not `misclassify` are left out of the comparisons.
 
@@ -76,7 +95,8 @@ class Checks(Summary, name="checks", version=3):
             repetitions, and between batchings (which differ by rounding). zero_gradient_share: of samples.
         instability: of the margin. gain: share that a longer attack may add in `escalation`. binarisation: share found.
         normalisation_gain: of accuracy; also asked: the gain's interval lies above 0. alone: share of samples that the weaker
-            of two attacks may break alone. confidence: of the interval of clean accuracy.
+            of two attacks may break alone. confidence: of the interval of clean accuracy. width: of this interval. duplicates, rounding,
+            transfer: shares.
 
     References: Carlini et al. (2019), "On Evaluating Adversarial Robustness", arXiv 1902.06705 (noise, iterative against
         single-step, gradient-free against gradient-based, success that grows with the budget; per sample); Croce & Hein (2020),
@@ -102,6 +122,10 @@ class Checks(Summary, name="checks", version=3):
     instability: float = Field(default=0.25, ge=0, le=1)
     gain: float = Field(default=0.02, ge=0, le=1)
     binarisation: float = Field(default=0.95, ge=0, le=1)
+    width: float = Field(default=0.2, ge=0, le=1)
+    duplicates: float = Field(default=0.01, ge=0, le=1)
+    rounding: float = Field(default=0.05, ge=0, le=1)
+    transfer: float = Field(default=0.5, ge=0, le=1)
     confidence: float = Field(default=0.95, gt=0, lt=1)
 
     def __call__(self, table: Table) -> list[tuple[str, Reading] | Finding]:
@@ -112,6 +136,8 @@ class Checks(Summary, name="checks", version=3):
             measured = cells(table, net)
             found += _failures(table, net)
             found += [_mode(table, net), *_outputs(net, measured), *self._chance(table, net, measured), *self._probed(table, net)]
+            found += data_findings(table, net, measured, width=self.width, duplicates=self.duplicates, confidence=self.confidence)
+            found += bound_findings(net, measured, room)
             for ball in balls(table.perturbations()):
                 found += self._compared(net, ball, measured, room)
             found += self._monotone(net, measured)
@@ -119,7 +145,9 @@ class Checks(Summary, name="checks", version=3):
             found += self._unbounded(net, measured, room)
             found += silent_successes(net, measured)
             found += scale_findings(net, measured, room)
-            found += attack_findings(table, net, gain=self.gain, binarisation=self.binarisation)
+            found += leak_findings(net, measured, alone=self.alone)
+            found += transfer_findings(table, net, measured, room, failing=self.transfer)
+            found += attack_findings(table, net, gain=self.gain, binarisation=self.binarisation, rounding=self.rounding)
         return found
 
     def _chance(self, table: Table, net: str, measured: list[Cell]) -> Iterator[Finding]:

@@ -54,8 +54,8 @@ def certifiers(table: Table) -> list[Certifier]:
 
 def balls(items: Iterable[Perturbation | Certifier]) -> list[Ball]:
     """The distinct balls among the threats of perturbations and certifiers, in their order; those without an end are left out."""
-    found = [item.threat for item in items if isinstance(item.threat, Ball)]
-    return list(dict.fromkeys(ball for ball in found if math.isfinite(ball.eps)))
+    found = [threat for item in items for threat in (item.threats if isinstance(item, Perturbation) else (item.threat,))]
+    return list(dict.fromkeys(ball for ball in found if isinstance(ball, Ball) and math.isfinite(ball.eps)))
 
 
 def covers(outer: Ball, inner: Ball, entries: int) -> bool:
