@@ -192,15 +192,3 @@ def test_a_perturbed_cell_is_not_certified(linear):
     net, x, y, _ = linear
     table = measured(Network(net), x, y, ["ibp(threat=ball(eps=0.02))"], ["uniform_noise(threat=ball(eps=0.01))"])
     assert [row["perturbation"] for row in table.select(name="certified")] == ["clean"]
-
-
-def test_auto_lirpa_is_unknown_where_it_is_not_installed(linear):
-    net, x, y, _ = linear
-    try:
-        import auto_LiRPA  # noqa: F401
-    except ImportError:
-        row = measured(net, x, y, ["auto_lirpa(threat=ball(eps=0.02))"]).row("certified")
-        assert row["value"] == 0 and "auto_LiRPA cannot be imported" in row["reason"]
-    else:
-        ours, theirs = (measured(net, x, y, [f"{name}(threat=ball(eps=0.02))"]).value("certified") for name in ("crown", "auto_lirpa"))
-        assert ours == theirs

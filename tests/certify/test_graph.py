@@ -39,6 +39,33 @@ def test_the_graph_computes_what_the_network_computes(name, make_net, samples):
     assert graph.below[-1] == 1 and graph.below[0] == 0
 
 
+class Pooled(nn.Module):
+    """A residual block, averaged to one entry of each channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.norm = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.pool, self.out = nn.AdaptiveAvgPool2d(1), nn.Linear(4, 2)
+
+    def forward(self, x):
+        h = F.relu(self.one(x))
+        return self.out(self.pool(F.relu(self.norm(self.two(h)) + h)).flatten(1))
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "strides", "option B", "parts", "pooled"])
+def test_networks_and_samples_laid_out_channels_last_are_followed(name, make_net, samples):
+    net, shape = (Pooled().double().eval(), (1, 7, 5)) if name == "pooled" else make_net(name, torch.float64)
+    x = samples(3, shape, torch.float64).contiguous(memory_format=torch.channels_last)
+    net = net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    assert torch.allclose(trace(net, x)(x), net(x), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("strides", [(1, 2), (4, 0), (2, 1)])
+def test_memory_read_in_another_order_is_refused(strides):
+    with pytest.raises(Unsupported, match="as_strided, to read its memory in another order"):
+        trace(nn.Sequential(Calls(lambda x: x.as_strided((len(x), 4), strides))), torch.zeros(1, 4))
+
+
 @pytest.mark.parametrize(
     "relu",
     [nn.ReLU(), nn.ReLU(inplace=True), F.relu, torch.relu, lambda x: x.relu(), lambda x: (x + 0).relu_(), lambda x: x.clamp(min=0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from brinell.certify.graph import Unsupported, faithful, trace
 from brinell.core.draws import Draws
 from brinell.core.measurement import Bound, Reading
+from brinell.core.network import answered
 from brinell.core.probe import SAFE, UNKNOWN, UNSAFE, Certifier, Needs, View
 from brinell.core.tally import Max, Rows, Tallies, Tally
 from brinell.core.threat import Ball
@@ -52,11 +54,19 @@ class Certificate(Certifier):
         """
         raise TypeError(f"{type(self).__name__} does not say how it bounds margins")
 
+    def followed(self, net: Any, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """What the bounds are those of; a sample at which it does not give the network's own logits stays unknown.
+
+        Raises:
+            Unsupported: the network has no bounds.
+        """
+        return trace(net, x)
+
     def observe(self, view: View, *, draws: Draws) -> Tally:
         if view.z is not view.x or view.net is None:
             return Tallies({"place": Max.of(perturbed=torch.tensor(1))})
         x, y, ball = view.x.contiguous(), view.y, self.threat
-        wrong = ~((view.logits < math.inf).all(1) & (view.logits.argmax(1) == y))
+        wrong = ~(answered(view.logits) & (view.logits.argmax(1) == y))
         verdict = torch.where(wrong, UNSAFE, UNKNOWN)
         floor = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
         state = torch.full_like(y, _OUTSIDE)
@@ -73,7 +83,7 @@ class Certificate(Certifier):
     def _judge(self, view: View, x: Tensor, inside: Tensor, verdict: Tensor, floor: Tensor, state: Tensor) -> None:
         """Fill in what is known of the samples inside the domain."""
         ball = self.threat.replace(eps=self.threat.eps + self.threat.slack(x))
-        like = faithful(trace(view.net, x), view.logits, x)
+        like = faithful(self.followed(view.net, x), view.logits, x)
         state[inside] = torch.where(like[inside], _FINE, _UNLIKE)
         rows = inside & like
         if not bool(rows.any()) or view.net is None:

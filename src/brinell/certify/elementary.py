@@ -52,7 +52,7 @@ Builder = Callable[[Call], tuple[Operation, Sequence[Any]]]
 BUILDERS: dict[str, Builder] = {}
 ALIASES = {
     "view", "_unsafe_view", "reshape", "flatten", "squeeze", "unsqueeze", "permute", "transpose", "t", "slice", "select",
-    "detach", "alias", "unflatten",
+    "detach", "alias", "unflatten", "as_strided",
 }  # fmt: skip
 """Operations whose result may share memory with their argument."""
 
@@ -197,6 +197,16 @@ def _clamp(call: Call) -> tuple[Operation, Sequence[Any]]:
 def _same(call: Call) -> tuple[Operation, Sequence[Any]]:
     x = call.source()
     return Reshape(call.shape, (_shape(x),)), [x]
+
+
+@_for("as_strided")
+def _relaid(call: Call) -> tuple[Operation, Sequence[Any]]:
+    """What adaptive pooling to one entry does to maps that are laid out channels-last: strides change only where there is one entry."""
+    x = call.source()
+    moved = [old != new for size, old, new in zip(x.shape, x.stride(), call.out.stride(), strict=False) if size > 1]
+    if call.out.shape != x.shape or any(moved) or call.get(3) is not None:
+        raise Unsupported("to read its memory in another order; there are no bounds for that")
+    return _same(call)
 
 
 def _mixing(call: Call, terms: int, function: Callable[[Tensor], Tensor], bias: Tensor | None = None) -> tuple[Operation, Sequence[Any]]:

@@ -8,7 +8,7 @@ through numpy, a custom function or an unknown operation is refused by name, and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -114,8 +114,7 @@ def trace(net: Any, x: Tensor) -> Graph:
         raise Unsupported(f"{type(net).__name__} is no torch.nn.Module and holds none as .module; bounds need its layers")
     tracer = _Tracer(tuple(x.shape[1:]))
     symbol = tracer.symbol(x.new_zeros(_ROWS, *x.shape[1:]), None)
-    before = _random_states(x.device)
-    with _watched(module, tracer), _evaluating(module), torch.inference_mode(False):
+    with without_draws(x.device), _watched(module, tracer), _evaluating(module), torch.inference_mode(False):
         try:
             out = logits_of(module(symbol), symbol)
         except Unsupported:
@@ -125,20 +124,31 @@ def trace(net: Any, x: Tensor) -> Graph:
         except Exception as error:  # the network is the user's code, and may do anything with a tensor without values
             reason = (str(error).splitlines() or [""])[0]
             raise Unsupported(f"{tracer.where} cannot be followed without values ({type(error).__name__}: {reason})") from error
-    if any(not torch.equal(old, new) for old, new in zip(before, _random_states(x.device), strict=True)):
-        raise Unsupported("the network draws random numbers, so what is true of one answer is not true of the next")
     if not isinstance(out, _Symbol):
         raise Unsupported("the logits do not depend on the input by any operation that can be followed")
     tracer.fresh(out)
     return _folded(tracer.graph(out.node))
 
 
-def faithful(graph: Graph, logits: Tensor, x: Tensor) -> Tensor:
+def faithful(graph: Callable[[Tensor], Tensor], logits: Tensor, x: Tensor) -> Tensor:
     """(n,) bool: does the graph give the network's own logits at x, up to rounding? A network that draws random numbers fails this."""
     with torch.no_grad():
         again = graph(x)
     size = logits.abs().amax(1).clamp(min=1.0)
     return (again - logits).abs().amax(1) <= 1e-3 * size
+
+
+@contextmanager
+def without_draws(device: torch.device) -> Iterator[None]:
+    """Refuse what draws random numbers from torch's generators inside.
+
+    Raises:
+        Unsupported: a generator of the device or the processor has moved.
+    """
+    before = _random_states(device)
+    yield
+    if any(not torch.equal(old, new) for old, new in zip(before, _random_states(device), strict=True)):
+        raise Unsupported("the network draws random numbers, so what is true of one answer is not true of the next")
 
 
 def _random_states(device: torch.device) -> list[Tensor]:
