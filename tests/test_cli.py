@@ -221,6 +221,7 @@ def test_an_interrupted_audit_ends_like_an_undisturbed_one(folder):
     assert rows[0] == rows[1]
 
 
+@pytest.mark.slow
 def test_a_refused_command_in_a_shell(folder):
     done = subprocess.run(command("audit", "nothing", "--out", "run"), capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stdout == "" and len(done.stderr.splitlines()) == 1

@@ -1,6 +1,8 @@
 """Which arithmetic attacks draft in, and that what they draft is confirmed in float32."""
 
+import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -52,6 +54,16 @@ def test_a_network_is_timed_once_whatever_is_wrapped_around_it(clock):
     assert drafted(net, X, 40, exact=False) == 0
     decide(net, True)
     assert [drafted(net, X, steps, exact=False) for steps in (3, 4, 10, 40)] == [0, 3, 7, 30] and drafted(net, X, 40, exact=True) == 0
+
+
+def test_copies_keep_the_answer_also_in_other_processes(clock):
+    net = big()
+    for choice in (True, False):
+        decide(Network(net), choice)
+        twins = copy.deepcopy(net), pickle.loads(pickle.dumps(net)), Network(net).frozen_copy()
+        assert [drafts(twin, X) for twin in twins] == [choice] * 3
+    assert not clock[1]
+    assert Network(net).digest == Network(big()).digest  # it is no part of what the network is
 
 
 def test_who_is_never_timed(clock):

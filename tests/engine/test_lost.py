@@ -11,6 +11,7 @@ from torch import nn
 
 import brinell as br
 from brinell.core.errors import NetworkError, SampleError
+from brinell.engine import observing
 from brinell.engine.progress import Silent
 
 PERTURBATIONS = ["gaussian_noise", "pgd(steps=3, threat=ball(eps=4/255))"]
@@ -158,6 +159,21 @@ def test_too_little_memory_halves_the_batch_and_is_said(error, gradients):
         assert all(row[column] == twin[column] for column in ("perturbation", "probe", "name", "layer", "status"))
         assert row["value"] is None or twin["value"] == pytest.approx(row["value"], rel=1e-5, abs=1e-6), row["name"]
     assert any("the memory does not hold 32 samples at once" in line and "going on with 16" in line for line in said.lines)
+
+
+def test_too_little_memory_for_what_the_lab_itself_computes_halves_too(monkeypatch):
+    length, said = observing.norms.length, Said()
+
+    def greedy(v, p):
+        if len(v) > 13:
+            raise ERRORS[2]
+        return length(v, p)
+
+    monkeypatch.setattr(observing.norms, "length", greedy)
+    data = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(0)), np.arange(40) % 2
+    table = br.Lab(batch_size=32, progress=said, device="cpu").measure(network(), data, ["gaussian_noise"], ["accuracy"])
+    assert all(row["status"] == "ok" for row in table.select(name="accuracy")) and len(table.samples("net", "clean")["id"]) == 40
+    assert any("going on with 16" in line for line in said.lines)
 
 
 def test_one_sample_that_does_not_fit_the_memory_is_an_error_of_its_cell():

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from torch import nn
 
 import brinell as br
 from brinell.core.component import items
@@ -35,6 +36,24 @@ def test_a_plan_as_json_says_all_there_is_to_know(plan, data, make_net):
     assert set(said["full"]) == set(said["versions"]) == {*said["perturbations"], "accuracy", "bound"}
     assert br.parse(said["full"][said["perturbations"][2]]) == br.parse(PGD)
     assert {"brinell", "torch", "python", "machine", "device", "threads", "date"} <= said["environment"].keys()
+
+
+class Tupled(nn.Sequential):
+    def forward(self, x):
+        logits = super().forward(x)
+        return logits.sum(), logits
+
+
+@pytest.mark.parametrize("executor", ["local", pytest.param("ray", marks=pytest.mark.slow)])
+def test_where_the_logits_are_taken_from_stands_in_the_plan(data, make_net, tmp_path, executor):
+    if executor == "ray":
+        pytest.importorskip("ray", reason="the extra brinell[ray] is not installed")
+    net = Tupled(make_net())
+    table = br.Lab(tmp_path, executor=executor).measure({"two": net, "one": make_net()}, data)
+    assert {name: about["notes"] for name, about in table.plan["networks"].items()} == {
+        "two": ["logits are entry 1 of the tuple it returns"], "one": []
+    }  # fmt: skip
+    assert br.Lab(tmp_path).measure({"two": net, "one": make_net()}, data).plan["networks"]["two"]["notes"]  # kept by one that goes on
 
 
 def test_cells_have_names_of_their_own(plan):
@@ -75,6 +94,17 @@ def test_suites_can_be_parsed_and_planned(name, kind, make_net):
     if name == "full" and kind == "images":
         graded = {n for n, cls in items(Corruption).items() if "severity" in cls.model_fields and cls.__module__.startswith("brinell.")}
         assert graded <= names and len([p for p in perturbations if p.name == min(graded)]) == 5
+
+
+def test_the_standard_suite_tries_out_the_attack_that_its_bounds_rest_on():
+    for n, shares in ((4000, (0.02, 0.02, 0.008)), (100, (0.4, 0.4, 0.16)), (10, (1.0, 1.0, 1.0))):
+        made = suite("standard", br.Dataset.from_arrays(torch.rand(n, 1, 2, 2), torch.arange(n) % 2))
+        probes = {probe.name: probe for probe in map(br.parse, made.probes)}
+        tried = [probes[name] for name in ("escalation", "binarisation", "noise_search")]
+        assert tuple(probe.share for probe in tried) == shares
+        assert {probe.attack for probe in tried} <= set(map(br.parse, made.perturbations)) and tried[2].tries == 10_000
+        spent = sum(sum(br.parse(spec).cost) for spec in made.perturbations)
+        assert n < 4000 or sum(sum(probe.cost) for probe in tried) < spent / 30
 
 
 def test_unknown_suites():

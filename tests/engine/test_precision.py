@@ -44,6 +44,7 @@ def test_runs_without_such_attacks_time_nothing(data, make_net, tmp_path, monkey
     assert plan_of(tmp_path / "a")["drafts"] == {"net": False}
 
 
+@pytest.mark.slow
 def test_both_arithmetics_agree_on_robust_accuracy():
     """Within half a point, on a network large enough to be drafted on."""
     data = br.load_dataset("digits(side=32)", limit=60)

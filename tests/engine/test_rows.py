@@ -125,7 +125,7 @@ def test_passes_are_counted_exactly(batch_size):
     assert cost(table, PGD) == (n * (5 + 1 + 1), n * 5)  # steps, the last look, and the lab's own pass; the clean pass is known
     assert cost(table, restarts) == (n * (2 * 8 + 1), n * 2 * 7)
     assert cost(table, FGSM) == (n * 2, n)
-    assert Counting.seen == n * (1 + 1 + 7 + 17 + 2)  # and nothing was computed that is not counted
+    assert Counting.seen == n * (1 + 1 + 7 + 17 + 2) + 2  # and nothing was computed that is not counted, but for the rehearsal
 
 
 def test_samples_that_are_wrong_already_cost_an_attack_nothing():
@@ -182,6 +182,19 @@ def test_cells_without_readings_keep_their_samples(data, make_net, tmp_path):
     assert not table.select(perturbation=attack)
     samples = table.samples("net", attack)
     assert len(samples["id"]) == len(data) and samples["linf"].max() > 0
+
+
+def test_a_probe_that_finds_nothing_to_observe_has_no_answer_and_has_not_failed(data, tmp_path):
+    """A linear network has no activations; a run that says so is finished, and measures nothing when it is repeated."""
+    net, passes = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), []
+    probes = ["accuracy", "class_selectivity", "sparsity", "dimensionality"]
+    table = br.Lab(tmp_path).measure(net, data, [NOISE], probes)
+    silent = [row for row in table.rows if row["value"] is None]
+    assert {row["status"] for row in silent} == {"undefined"} and len(silent) == 6
+    assert all("no layer was recorded: the network has no ReLU" in row["reason"] for row in silent)
+    net[1].register_forward_hook(lambda *_: passes.append(1))
+    br.Lab(tmp_path).measure(net, data, [NOISE], probes)
+    assert not passes
 
 
 def test_what_an_attack_notes_of_its_work_reaches_the_table(data, make_net, tmp_path):

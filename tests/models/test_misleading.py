@@ -63,6 +63,7 @@ def test_quantised_logits_have_no_gradient():
     assert (g == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", [Decoy(), Quantised()], ids=["decoy", "quantised"])
 def test_cross_entropy_is_misled_and_the_strongest_is_not(architecture):
     net, x, y = case(architecture)

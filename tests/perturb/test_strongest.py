@@ -95,6 +95,7 @@ def exactly_closed(net: nn.Module, x: torch.Tensor, y: torch.Tensor, eps: float)
     return (floors > 0).scatter(1, y[:, None], True).all(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bound", ["ibp", "crown"])
 def test_samples_that_a_certificate_closes_cost_no_attack(bound):
     net, x, y = halves()

@@ -51,6 +51,7 @@ TAKEN = {
     "a view of stride 2": lambda y, x: torch.stack([y, y], 2)[:, :, 0],
 }
 REFUSED = {
+    "another device": (lambda y, x: torch.empty(y.shape, device="meta"), "returned logits on meta for inputs on cpu"),
     "nothing": (lambda y, x: None, r"returned NoneType \(no entries\); expected \(n, K\) logits"),
     "a text": (lambda y, x: "cat", "returned str"),
     "a list of labels": (lambda y, x: y.argmax(1).tolist(), "returned list"),
@@ -119,7 +120,7 @@ def test_weights_of_another_type_are_named_and_a_network_that_converts_is_measur
     assert found["clean"] == pytest.approx(accuracies(measured(healthy, data))["clean"], abs=0.05)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("share", ["all", "some"])
 def test_no_answer_is_never_a_right_one(value, share, healthy, data, finding):
     def spoil(y, x):
@@ -137,6 +138,18 @@ def test_minus_infinity_is_an_answer(healthy, data):
     banned = Answering(healthy, lambda y, x: torch.where(torch.arange(10) == 3, -torch.inf, y))
     samples = measured(banned, data).samples("net", "clean")
     assert samples["finite"].all() and (samples["prediction"] != 3).all()
+
+
+def test_a_network_that_writes_into_its_input_is_refused(healthy, data):
+    with pytest.raises(NetworkError, match=r"writes into its input, so that nobody knows what it was asked; let it begin with x = x.clone"):
+        measured(Answering(nn.Sequential(nn.ReLU(inplace=True), healthy), lambda y, x: y), data)
+
+
+def test_what_a_failing_network_says_is_cut(healthy, data):
+    wordy = Answering(healthy, only(lambda n: n < 0, "very\nlong " * 100_000))
+    with pytest.raises(NetworkError, match=r"very long very long .*\.\.\.") as caught:
+        measured(wordy, data)
+    assert len(str(caught.value)) < 1500
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])

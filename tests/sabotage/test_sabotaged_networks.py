@@ -161,7 +161,7 @@ def test_a_healthy_network_passes_every_check(healthy, audit):
     assert {item.name for item in table.findings} == {
         "domain", "failed_cells", "train_mode", "nonfinite_output", "chance", "probabilities", "normalisation", "random_forward",
         "batch_dependence", "no_gradient", "zero_gradients", "noise_control", "one_step", "monotone", "dynamic", "gradient_mode",
-        "instability", "budget_scale",
+        "instability", "budget_scale", "sample_size", "bounds_obeyed", "label_leakage",
     }  # fmt: skip
 
 

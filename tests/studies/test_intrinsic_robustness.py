@@ -1,5 +1,8 @@
 """The study of intrinsic robustness: verdicts follow planted numbers, rescalings keep the function, the smallest scale runs and is kept."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -108,6 +111,22 @@ def test_rescaled_networks_are_the_same_function(spec):
     found = rescaling_numbers(asked)
     assert max(found["layer raw"], found["layer normalised"], found["logits normalised"]) < 1e-9
     assert found["logits raw"] > 0.05 and found["layer sharpness"] > 0.01
+
+
+def test_a_network_that_answers_a_constant_has_no_psi_to_move():
+    net = br.load_network("mlp(widths=(8,))", shape=(1, 8, 8), classes=5)
+    with torch.no_grad():
+        net.module[-1].weight.zero_()
+    found = rescaling_numbers({"net": net, "x": torch.rand(5, 1, 8, 8), "y": torch.arange(5), "eps": 0.1, "steps": 3, "restarts": 1})
+    assert {found[f"{what} {layer}"] for what in ("layer", "logits") for layer in ("raw", "normalised")} == {None}
+    assert json.dumps(found, allow_nan=False)  # as the lab keeps it
+    m = planted(True)
+    constant = replace(
+        m, changes=[*m.changes, found], rows=[*m.rows, {**m.rows[0], "clean": 0.1, "psi normalised": np.nan, "psi raw": np.nan}]
+    )
+    assert [v.judgement for v in verdicts(CLAIMS, [constant])] == [v.judgement for v in verdicts(CLAIMS, [m])]
+    radii = next(figure for figure in figures([constant]) if "over radii" in figure.title)
+    assert all(np.isfinite(curve.y).all() for curve in radii.curves)
 
 
 def test_what_cannot_be_rescaled():

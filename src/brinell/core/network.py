@@ -182,11 +182,23 @@ def logits_of(output: Any, x: Tensor, recipe: str = "the network") -> Tensor:
     found = output if isinstance(output, Tensor) else _place_of_logits(output, x, recipe)[1]
     if found.ndim != 2 or found.shape[0] != len(x) or found.shape[1] < 2:
         raise NetworkError(f"{recipe} returned shape {tuple(found.shape)} for {len(x)} inputs; expected ({len(x)}, K) with K >= 2 classes")
+    if found.device != x.device:
+        raise NetworkError(f"{recipe} returned logits on {found.device} for inputs on {x.device}; it must answer where it is asked")
     if not found.is_floating_point() or found.layout != torch.strided:
         raise NetworkError(
             f"{recipe} returned {found.dtype} numbers ({found.layout}); expected logits, real floating-point numbers before any argmax"
         )
     return found.float() if found.dtype in (torch.float16, torch.bfloat16) and not torch.is_autocast_enabled(found.device.type) else found
+
+
+def answered(logits: Tensor) -> Tensor:
+    """(n,) whether a row of (n, K) logits is an answer: without NaN and +inf, and not -inf ("never this class") throughout.
+
+    Example:
+        >>> answered(torch.tensor([[0.0, -torch.inf], [torch.nan, 1], [1, torch.inf], [-torch.inf, -torch.inf]])).tolist()
+        [True, False, False, False]
+    """
+    return logits.amax(1).isfinite()  # NaN passes through the maximum
 
 
 def _place_of_logits(output: Any, x: Tensor, recipe: str) -> tuple[str, Tensor]:

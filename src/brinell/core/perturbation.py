@@ -64,6 +64,11 @@ class Perturbation(Component):
             cls.__call__ = _kept(cls.__dict__["__call__"])
 
     @property
+    def threats(self) -> tuple[Threat, ...]:
+        """The threats that its points say something of: its own, where it has one."""
+        return () if self.threat is None else (self.threat,)
+
+    @property
     def cost(self) -> tuple[int, int]:
         """(forwards, backwards) that one sample costs at most; what a plan expects."""
         return 0, 0

@@ -7,7 +7,6 @@ success is confirmed by a float32 pass, and the last steps are float32 throughou
 from __future__ import annotations
 
 import time
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +20,8 @@ GAIN = 1.2
 SMALL = 100_000
 """Networks with fewer parameters are not drafted on: their passes are too short to time, and short anyway."""
 _ROWS, _ROUNDS = 32, 3
-_choices: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
+_CHOICE = "_brinell_drafts"
+"""Where a module keeps the answer: its copies have it too, also those in other processes, which would time it anew."""
 
 
 def drafts(net: Callable[[Tensor], Tensor], x: Tensor) -> bool:
@@ -38,16 +38,16 @@ def drafts(net: Callable[[Tensor], Tensor], x: Tensor) -> bool:
     module = module_of(net)
     if module is None or x.dtype != torch.float32 or not len(x):
         return False
-    if module not in _choices:
-        _choices[module] = _gains(module, x)
-    return _choices[module]
+    if _CHOICE not in module.__dict__:
+        module.__dict__[_CHOICE] = _gains(module, x)
+    return module.__dict__[_CHOICE]
 
 
 def decide(net: Any, choice: bool) -> None:
     """Fix the answer for a network (or any object around one), as an earlier run recorded it."""
     module = module_of(net)
     if module is not None:
-        _choices[module] = choice
+        module.__dict__[_CHOICE] = choice
 
 
 def _gains(module: nn.Module, x: Tensor) -> bool:

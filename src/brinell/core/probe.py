@@ -46,7 +46,8 @@ class View:
     Arguments:
         x, z: (n, *d) clean and perturbed inputs. y: (n,) labels. ids: (n,). logits: (n, K) at z.
         activations: by layer name, (n, u) if pooled. clean: the same at x. net: counts its passes.
-        classes: class names. columns: per-sample columns of the data, `group` and `cluster` among them.
+        classes: class names. columns: per-sample columns of the data, `group` and `cluster` among them. threat: what z is claimed to
+            lie in; None where nothing is claimed.
     """
 
     x: Tensor
@@ -59,6 +60,7 @@ class View:
     net: Callable[[Tensor], Tensor] | None = None
     classes: tuple[str, ...] = ()
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    threat: Threat | None = None
 
 
 class Probe(Component):

@@ -40,6 +40,9 @@ KINDS: dict[str, tuple[Callable[..., Any], ...]] = {
 }
 """The non-linearities that can be recorded, by name, with every way of calling them."""
 
+_SILENT = {f"torch.nn.modules.{family}" for family in ("batchnorm", "conv", "dropout", "flatten", "linear", "pooling")}
+"""Where the modules are defined that call no non-linearity themselves, and need not be watched."""
+
 _KIND_OF = {function: kind for kind, functions in KINDS.items() for function in functions}
 
 Keep = Callable[[Tensor], Tensor]
@@ -92,9 +95,9 @@ class Recording(dict[str, Tensor]):
 
 
 class _Watch(TorchFunctionMode):
-    def __init__(self, layers: tuple[str, ...], kinds: tuple[str, ...], keep: Keep, found: Recording) -> None:
+    def __init__(self, layers: tuple[str, ...], kinds: tuple[str, ...], keep: Keep, found: Recording, spent: dict[str, Tensor]) -> None:
         super().__init__()
-        self.layers, self.kinds, self.keep, self.found = layers, kinds, keep, found
+        self.layers, self.kinds, self.keep, self.found, self.spent = layers, kinds, keep, found, spent
         self.stack: list[str] = []
         self.calls: dict[str, int] = {}
         self.names: list[str] = []
@@ -117,9 +120,19 @@ class _Watch(TorchFunctionMode):
                 name = f"{place}:{call}"
                 self.names.append(name)
                 if not self.layers or any(fnmatch.fnmatchcase(name, layer) for layer in self.layers):
-                    self.found[name] = self.keep(out)
+                    self.found[name] = self.kept(name, out)
                     self.found.kinds[name] = kind
         return out
+
+    def kept(self, name: str, out: Tensor) -> Tensor:
+        room = self.spent.pop(name, None)
+        if room is None or self.keep is not whole or out.requires_grad or _form(room) != _form(out):
+            return self.keep(out)
+        return room.copy_(out)
+
+
+def _form(tensor: Tensor) -> tuple[torch.Size, tuple[int, ...], torch.dtype, torch.device]:
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
 
 
 def _zero_to_six(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> bool:  # noqa: A002 - as in torch
@@ -128,13 +141,18 @@ def _zero_to_six(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inp
 
 
 @contextmanager
-def record(net: Any, layers: tuple[str, ...] = (), *, kinds: tuple[str, ...] = ("relu",), keep: Keep = whole) -> Iterator[Recording]:
+def record(
+    net: Any, layers: tuple[str, ...] = (), *, kinds: tuple[str, ...] = ("relu",), keep: Keep = whole,
+    spent: Recording | None = None,
+) -> Iterator[Recording]:  # fmt: skip
     """Record the outputs of the non-linearities of every forward pass made inside the `with` block.
 
     Arguments:
         net: an `nn.Module`, or anything that holds one as `.module`.
         layers: names, or patterns such as `"layer1.*"`; () for all. kinds: keys of `KINDS`.
         keep: what is kept of each (n, u, *positions) output: `whole` (a copy) or `pooled` ((n, u) means over positions).
+        spent: an earlier recording nobody looks at any more. Its tensors are taken out of it, and copies are written over them where
+            they fit: maps are large, and fresh memory costs five times as much as the copying.
 
     Raises:
         NetworkError: the network is compiled or scripted (its inner calls cannot be seen), a kind is unknown, or a name in
@@ -153,11 +171,14 @@ def record(net: Any, layers: tuple[str, ...] = (), *, kinds: tuple[str, ...] = (
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
         raise NetworkError(f"cannot record {', '.join(unknown)}: the known non-linearities are {', '.join(KINDS)}")
-    _refuse_compiled(module)
+    modules = list(module.named_modules())
+    _refuse_compiled(modules)
     found = Recording()
-    watch = _Watch(layers, kinds, keep, found)
+    watch = _Watch(layers, kinds, keep, found, {} if spent is None else spent)
     handles = []
-    for path, part in module.named_modules():
+    for path, part in modules:
+        if path and type(part).__module__ in _SILENT and "forward" not in vars(part):
+            continue
         handles.append(part.register_forward_pre_hook(_enter(watch, path), prepend=True))
         handles.append(part.register_forward_hook(_leave(watch), always_call=True))
     try:
@@ -188,8 +209,8 @@ def _leave(watch: _Watch) -> Callable[[nn.Module, Any, Any], None]:
     return hook
 
 
-def _refuse_compiled(module: nn.Module) -> None:
-    for path, part in module.named_modules():
+def _refuse_compiled(modules: list[tuple[str, nn.Module]]) -> None:
+    for path, part in modules:
         where = f"module {path!r}" if path else "the network"
         compiled = hasattr(part, "_orig_mod") or getattr(part, "_compiled_call_impl", None) is not None
         if compiled or hasattr(part.forward, "_torchdynamo_orig_callable"):

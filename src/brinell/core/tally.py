@@ -7,8 +7,8 @@ costs one shard, and shards may be observed on different machines. The empty tal
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -67,6 +67,37 @@ class Tally:
     def pack(self) -> tuple[str, dict[str, Tensor]]:
         """The kind and the tensors that `unpack` needs."""
         return self.kind, self.values
+
+
+class _Adding(Protocol):
+    """What can be added to its own kind: a tally, or the shard of a run."""
+
+    def __add__(self, other: Self, /) -> Self: ...
+
+
+T = TypeVar("T", bound=_Adding)
+
+
+def added(parts: Iterable[T]) -> T | None:
+    """The sum of parts in their order, None of none.
+
+    Neighbours are added first, then pairs of them, and so on: each sum is of parts of like size, so that a large one is copied a few
+    times and not once for every part, and rounding errors grow with the logarithm of their number. As many sums wait at a time.
+
+    Example:
+        >>> added(["a", "b", "c"])
+        'abc'
+    """
+    waiting: list[tuple[int, T]] = []
+    for part in parts:
+        size = 1
+        while waiting and waiting[-1][0] == size:
+            part, size = waiting.pop()[1] + part, 2 * size
+        waiting.append((size, part))
+    while len(waiting) > 1:
+        (_, last), (size, earlier) = waiting.pop(), waiting.pop()
+        waiting.append((size, earlier + last))
+    return waiting[0][1] if waiting else None
 
 
 def _own(value: Tensor) -> Tensor:

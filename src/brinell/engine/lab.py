@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor
 from brinell.core.component import Component, walk
 from brinell.core.dataset import Dataset, Source
 from brinell.core.draws import derive
-from brinell.core.errors import SampleError, SpecError, StoreError
+from brinell.core.errors import BrinellError, SampleError, SpecError, StoreError
 from brinell.core.hardening import Hardening
 from brinell.core.lab import Table
 from brinell.core.measurement import Finding, Reading, Status, measurement
@@ -25,10 +26,11 @@ from brinell.core.network import Counted, Network, with_networks
 from brinell.core.perturbation import Perturbation
 from brinell.core.probe import Probe
 from brinell.core.summary import Summary
+from brinell.core.tally import added
 from brinell.engine.arguments import as_component, as_dataset, as_networks, pick_device, pick_executor
 from brinell.engine.expectation import limited
 from brinell.engine.local import Executor
-from brinell.engine.observing import observe_places
+from brinell.engine.observing import observe_places, rehearse
 from brinell.engine.plan import Cell, Plan, agree
 from brinell.engine.progress import Progress, Shown, Silent
 from brinell.engine.shards import EXPLAINED, Shard, readings_of, reason
@@ -40,14 +42,18 @@ ROW_COLUMNS = ("place", *measurement(Reading("", 0.0), **dict.fromkeys(
      "forwards", "backwards", "seconds"))))  # fmt: skip
 
 
+class _FinishedElsewhere(Exception):
+    """Another run on the same directory was quicker."""
+
+
 class Lab:
     """Measures networks under perturbations, and remembers: the same request finishes where an earlier run was cut off.
 
     Arguments:
         directory: the run directory; a temporary one, gone with the lab, when None.
-        seed: of all randomness. device: `cpu`, `cuda`, `mps`, or `auto` for the best there is.
+        seed: of all randomness. device: `cpu`, `cuda` (all there are, `cuda:1` for one), `mps`, or `auto` for the best there is.
         batch_size: samples per shard. progress: see `engine.progress`; silent by default.
-            executor: runs the shards; `local`, `ray`, or an `engine.ray.Ray(...)`.
+        executor: runs the shards; `local`, `ray`, an `engine.ray.Ray(...)` or an `engine.devices.Devices(...)`.
         exact: no attack computes in bfloat16, also where a timing of the network says that it gains.
 
     Example:
@@ -60,16 +66,9 @@ class Lab:
     """
 
     def __init__(
-        self,
-        directory: str | Path | None = None,
-        *,
-        seed: int = 0,
-        device: str = "auto",
-        batch_size: int = 256,
-        progress: Progress | None = None,
-        executor: Executor | str = "local",
-        exact: bool = False,
-    ) -> None:
+        self, directory: str | Path | None = None, *, seed: int = 0, device: str = "auto", batch_size: int = 256,
+        progress: Progress | None = None, executor: Executor | str = "local", exact: bool = False,
+    ) -> None:  # fmt: skip
         if batch_size < 1:
             raise SpecError(f"a batch size of {batch_size} cannot be measured; give at least 1")
         if not -(1 << 63) <= seed < 1 << 63:
@@ -79,7 +78,7 @@ class Lab:
             weakref.finalize(self, shutil.rmtree, self.store.root, ignore_errors=True)
         self.seed, self.batch_size, self.device, self.exact = seed, batch_size, pick_device(device), exact
         self.progress: Progress = progress or Silent()
-        self.executor = pick_executor(executor) if isinstance(executor, str) else executor
+        self.executor = pick_executor(executor, device=self.device) if isinstance(executor, str) else executor
 
     def plan(
         self,
@@ -164,6 +163,9 @@ class Lab:
 
     def _adopt(self, plan: Plan) -> Plan:
         """Write plan.json, or continue the run that is there with its shard size."""
+        if not self.store.has("plan.json"):
+            with suppress(BrinellError):  # measuring says it better, sample by sample
+                rehearse(plan.nets.values(), plan.data, seed=plan.seed, device=plan.device)  # networks may note what they return
         new = plan.to_json()
         if not self.store.has("plan.json"):
             self.store.write_json("plan.json", {**new, "drafts": plan.drafts()})
@@ -241,15 +243,19 @@ class Lab:
     def _fit(self, plan: Plan, net: Network, item: Any, data: Dataset) -> Any:
         return item.prepare(Counted(net), data, draws=derive(plan.seed, "prepare", item.spec(), ids=data.ids))
 
-    def _shard(self, plan: Plan, cell: Cell, number: int) -> Shard | None:
-        """A stored shard, measured again where its file is damaged; None when another run has finished the cell meanwhile."""
+    def _shard(self, plan: Plan, cell: Cell, number: int) -> Shard:
+        """A stored shard, measured again where its file is damaged.
+
+        Raises:
+            _FinishedElsewhere: another run has finished the cell meanwhile.
+        """
         path = _shard_path(plan, cell, number)
         for attempt in range(2):
             try:
                 return Shard.unpacked(*self.store.read_tensors(path))
             except FileNotFoundError:
                 if self.store.has(f"readings/{cell.key}.parquet"):
-                    return None
+                    raise _FinishedElsewhere from None
             except StoreError:
                 if attempt:
                     raise
@@ -259,12 +265,10 @@ class Lab:
 
     def _fold(self, plan: Plan, cell: Cell) -> None:
         """Add up a cell's shards in their order and write its files, the readings last."""
-        total = Shard()
-        for number, _ in enumerate(plan.data.shards(plan.shard)):
-            shard = self._shard(plan, cell, number)
-            if shard is None:
-                return
-            total += shard
+        try:
+            total = added(self._shard(plan, cell, number) for number, _ in enumerate(plan.data.shards(plan.shard))) or Shard()
+        except _FinishedElsewhere:
+            return
         readings = list(readings_of(plan.probes, len(plan.data), total))
         arrays = {
             f"{place}": torch.from_numpy(np.ascontiguousarray(r.array)) for place, (_, r) in enumerate(readings) if r.array is not None
@@ -308,7 +312,7 @@ class Lab:
         if plan.summaries:
             beside = {"arrays/summary.safetensors": self.store.write_tensors("arrays/summary.safetensors", arrays, {})}
             self.store.write_rows("summary.parquet", rows, ROW_COLUMNS, beside)
-        self.store.write_json("findings.json", {"findings": [_finding_json(finding) for finding in findings]})
+        self.store.write_json("findings.json", {"findings": [{**vars(each), "verdict": str(each.verdict)} for each in findings]})
         table = open_table(self.store)
         table.keeps = self  # a temporary directory lives as long as its table
         return table

@@ -6,20 +6,25 @@ import hashlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from brinell.core import norms
 from brinell.core.dataset import Dataset
 from brinell.core.draws import derive
 from brinell.core.errors import BrinellError, NetworkError, SampleError, TamperedNetwork, ThreatViolation
-from brinell.core.network import Counted, Network
+from brinell.core.network import Counted, Network, answered
 from brinell.core.perturbation import DONE, Attempt, Corruption, Perturbation
 from brinell.core.probe import Probe, View
 from brinell.core.record import Recording, pooled, record, whole
+from brinell.core.threat import Threat
 from brinell.engine.shards import EXPLAINED, Shard, reason
+
+_spent: WeakKeyDictionary[nn.Module, list[Recording]] = WeakKeyDictionary()
+"""Recordings of a network that nobody looks at any more, for the next passes to write over."""
 
 
 class _Unfit(Exception):
@@ -74,6 +79,7 @@ def _observed(
             with _own_random_state(seed, net.recipe, left[0].spec(), int(positions[0]), device):
                 measured = batch.under(left[0])
             yield left.pop(0), measured
+        batch.close()
         return
     except _Unfit as unfit:  # left behind at the end of the block, so that the memory its traceback holds is free
         why, full = reason(unfit.error), unfit.full
@@ -139,12 +145,19 @@ class _Batch:
         self.recorded = any(need.layers is not None for need in needs)
         self.kinds = tuple(sorted({kind for need in needs if need.layers is not None for kind in need.kinds}))
         self.keep = whole if any(need.layers is not None and not need.pooled for need in needs) else pooled
-        began = time.perf_counter()
+        lasting = self.recorded and self.keep is whole and not self.graph and device.type == "cpu"
+        self.spent = _spent.setdefault(net.module, []) if lasting else None
+        self.held: set[int] = set()  # memory that tallies share with recordings
+        began, written = time.perf_counter(), self.x._version
         with _own_random_state(seed, net.recipe, "the first pass", int(positions[0]), device):
             try:
                 self.clean = self._pass(self.x, graph=self.graph)
             except Exception as error:  # the network is the user's code
                 raise self._refused(error) from error
+        if self.x._version != written:
+            raise NetworkError(
+                f"{net.recipe} writes into its input, so that nobody knows what it was asked; let it begin with x = x.clone()"
+            )
         self._check_classes(net.recipe)
         self.clean_seconds = time.perf_counter() - began
         self.clean_passes = self.net.reset()
@@ -177,7 +190,8 @@ class _Batch:
         with torch.set_grad_enabled(graph):
             if not self.recorded:
                 return self.net(z), Recording()
-            with record(self.net, kinds=self.kinds, keep=self.keep) as activations:
+            spent = self.spent.pop() if self.spent else None
+            with record(self.net, kinds=self.kinds, keep=self.keep, spent=spent) as activations:
                 logits = self.net(z)
             return logits, activations
 
@@ -187,28 +201,46 @@ class _Batch:
             z, status, note = self._perturb(perturbation)
             same = isinstance(perturbation, Corruption) and torch.equal(z, self.x)
             logits, activations = self.clean if same else self._pass(z, graph=self.graph)
+            samples = self._samples(None if same else z, status, logits)
         except TamperedNetwork:
             raise
         except EXPLAINED as error:
             self._halve(error)
             shard.failure = reason(error)
         else:
-            shard.samples = self._samples(z, status, logits)
+            shard.samples = samples
             shard.gave_up, shard.notes = int((status != DONE).sum()), [note] if note else []
             for probe in self.probes:
                 draws = derive(self.seed, "probe", probe.spec(), ids=self.ids, device=z.device)
                 try:
-                    view = self._view(probe, self.x if same else z, logits, activations)
+                    view = self._view(probe, self.x if same else z, logits, activations, perturbation.threat)
                     shard.tallies[probe.spec()] = probe.observe(view, draws=draws)
                 except EXPLAINED as error:
                     self._halve(error)
                     shard.probe_failures[probe.spec()] = reason(error)
+            if self.spent is not None:
+                self.held |= {value.untyped_storage().data_ptr() for tally in shard.tallies.values() for value in tally.pack()[1].values()}
+                if not same:
+                    self._spend(activations)
         shard.forwards, shard.backwards = self.net.reset()
         shard.seconds = time.perf_counter() - began
         if perturbation.name == "clean":
             shard.forwards, shard.backwards = shard.forwards + self.clean_passes[0], shard.backwards + self.clean_passes[1]
             shard.seconds += self.clean_seconds
         return shard
+
+    def close(self) -> None:
+        """No cell of this batch is measured any more."""
+        if self.spent is not None:
+            self._spend(self.clean[1])
+
+    def _spend(self, recording: Recording) -> None:
+        """The next pass may write over these tensors, except for what a probe has put into its tally as it was."""
+        if self.spent is not None:
+            free = {name: value for name, value in recording.items() if value.untyped_storage().data_ptr() not in self.held}
+            recording.clear()
+            recording.update(free)
+            self.spent.append(recording)
 
     def _halve(self, error: Exception) -> None:
         """Half the samples need half the memory.
@@ -217,6 +249,7 @@ class _Batch:
             _Unfit: it was memory that failed, and there is more than one sample.
         """
         if _exhausted(error) and len(self.x) > 1:
+            _spent.clear()
             raise _Unfit(NetworkError(str(error)), full=True) from None
 
     def _perturb(self, perturbation: Perturbation) -> tuple[Tensor, Tensor, str]:
@@ -235,18 +268,18 @@ class _Batch:
         inspect_points(perturbation, self.x, z, self.ids, self.data.domain)
         return z, status, attempt.note
 
-    def _samples(self, z: Tensor, status: Tensor, logits: Tensor) -> dict[str, Tensor]:
-        """Per-sample columns: what was predicted and how far the sample was moved, in every norm."""
-        answered = (logits < torch.inf).all(1)  # -inf is an answer ("never this class"), NaN and +inf are none
-        predicted = torch.where(answered, logits.argmax(1), -1)
-        moved = z.double() - self.x.double()
+    def _samples(self, z: Tensor | None, status: Tensor, logits: Tensor) -> dict[str, Tensor]:
+        """Per-sample columns: what was predicted and how far the sample was moved, in every norm; z: None where none was."""
+        finite = answered(logits)
+        predicted = torch.where(finite, logits.argmax(1), -1)
+        moved = self.x.new_zeros(len(self.x), 1, dtype=torch.float64) if z is None else z.double() - self.x.double()
         columns = {
-            "id": self.ids, "label": self.y, "prediction": predicted, "correct": predicted == self.y, "finite": answered,
+            "id": self.ids, "label": self.y, "prediction": predicted, "correct": predicted == self.y, "finite": finite,
             "status": status, **{f"l{p:g}": norms.length(moved, p) for p in (0, 1, 2, float("inf"))},
         }  # fmt: skip
         return {name: value.detach().cpu() for name, value in columns.items()}
 
-    def _view(self, probe: Probe, z: Tensor, logits: Tensor, activations: Recording) -> View:
+    def _view(self, probe: Probe, z: Tensor, logits: Tensor, activations: Recording, threat: Threat | None) -> View:
         need = probe.needs
 
         def seen(z: Tensor, logits: Tensor, found: Recording, clean: View | None) -> View:
@@ -254,7 +287,7 @@ class _Batch:
             if need.pooled and self.keep is whole:
                 chosen = {name: found.pooled(name) for name in chosen}
             net = self.net if need.net else None
-            return View(self.x, z, self.y, self.ids, logits, chosen, clean, net, self.data.classes, self.columns)
+            return View(self.x, z, self.y, self.ids, logits, chosen, clean, net, self.data.classes, self.columns, threat)
 
         return seen(z, logits, activations, seen(self.x, *self.clean, None) if need.clean else None)
 
@@ -296,6 +329,15 @@ def inspect_points(perturbation: Perturbation, x: Tensor, z: Tensor, ids: Tensor
 def _own_random_state(seed: int, recipe: str, use: str, first: int, device: torch.device) -> Iterator[None]:
     """A scope in which torch's random state depends on these alone (for networks that turn out random); then it is as before."""
     text = repr((seed, recipe, use, first)).encode()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1)
+    word = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
+    if device.type != "cpu":
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(word)
+            yield
+        return
+    before = torch.get_rng_state()
+    try:
+        torch.default_generator.manual_seed(word)  # torch.manual_seed would look for other devices, which takes a millisecond
         yield
+    finally:
+        torch.set_rng_state(before)

@@ -19,6 +19,7 @@ from brinell.core.tally import Tallies, Tally, unpack
 EXPLAINED = Exception
 """What an item may raise without taking the other cells with it: its cell or probe is FAILED with the reason. Items are other
 people's code, which may raise anything."""
+_LONGEST = 1_000  # characters of a reason, which is kept for every sample that is lost
 
 
 @dataclass
@@ -87,8 +88,9 @@ class Shard:
 
 
 def reason(error: BaseException) -> str:
-    """An exception as one line that starts with its name."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    """An exception as one line that starts with its name; a long one is cut."""
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}: {said if len(said) <= _LONGEST else f'{said[:_LONGEST]}...'}"
 
 
 def readings_of(probes: Sequence[Probe], n: int, total: Shard) -> Iterator[tuple[Probe | None, Reading]]:
@@ -105,11 +107,11 @@ def readings_of(probes: Sequence[Probe], n: int, total: Shard) -> Iterator[tuple
         yield None, Reading("proposed", 1 - total.gave_up / n, n=n, reason=_some(total.notes))
     for probe in probes:
         spec = probe.spec()
-        if spec in total.probe_failures or spec not in total.tallies:
-            yield probe, Reading.undefined(probe.name, total.probe_failures.get(spec, "no sample was seen"), n=n, status=Status.FAILED)
+        if spec in total.probe_failures:
+            yield probe, Reading.undefined(probe.name, total.probe_failures[spec], n=n, status=Status.FAILED)
             continue
         try:
-            readings = probe.read(total.tallies[spec])
+            readings = probe.read(total.tallies.get(spec, Tallies()))  # a tally that holds nothing is not written
         except BrinellError as error:
             readings = [Reading.undefined(probe.name, f"{type(error).__name__}: {error}", n=n)]
         for reading in readings:

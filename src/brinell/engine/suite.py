@@ -11,10 +11,12 @@ from brinell.core.perturbation import Attack, Corruption
 from brinell.core.probe import Certifier, Probe
 from brinell.core.summary import Summary
 
-PROBES = ("accuracy", "calibration", "class_selectivity", "diagnostics", "examples")
+PROBES = ("accuracy", "calibration", "class_selectivity", "diagnostics", "duplicates", "eight_bit", "examples")
 SUMMARIES = ("bound", "checks", "corruption_error")
 QUICK_CORRUPTIONS = ("gaussian_noise", "gaussian_blur", "brightness", "contrast", "jpeg_compression")
 NAMES = ("quick", "standard", "full")
+TRIALS = {"escalation": 40, "binarisation": 40, "noise_search": 16}
+"""Probes that try an attack out, and on how many samples of the standard suite."""
 CERTIFIER = "crown(passes=100, threat={})"
 """What bounds R(T) from below: linear bounds where 100 passes a sample suffice for them, boxes elsewhere."""
 
@@ -34,7 +36,8 @@ def suite(name: str, data: Dataset) -> Suite:
 
     quick: 512 samples; noise control, five corruptions at severities 1, 3 and 5, FGSM and PGD-20 at Linf 2/255 and 8/255.
     standard: 2,000 samples; noise control, every graded corruption at every severity, FGSM and the strongest attack there is at Linf
-    2/255, 4/255 and 8/255 and L2 0.25 and 0.5, and the certifier in each of these balls.
+    2/255, 4/255 and 8/255 and L2 0.25 and 0.5, and the certifier in each of these balls; the strongest attack at Linf 4/255 is itself tried
+    out on some 40 samples (twice its budget, no bounds, planted examples; 10,000 random points on some 16), for 1 in 35 of all passes.
     full: all samples and all items that need no choice: every attack with a budget in every norm, over budgets; every minimum-norm
     attack once in each norm it has; grids of shifts and rotations.
 
@@ -57,7 +60,9 @@ def suite(name: str, data: Dataset) -> Suite:
     balls = [small, medium, large, *round_ones]
     if name == "standard":
         attacks = [attack for ball in balls for attack in (f"fgsm(threat={ball})", f"strongest(threat={ball})")]
-        return Suite(2000, (*_controls(*balls), *corruptions, *attacks), (*PROBES, *map(CERTIFIER.format, balls)))
+        shares = {trial: min(1.0, round(count / min(2000, len(data)), 4)) for trial, count in TRIALS.items()}
+        trials = [f"{trial}(attack=strongest(threat={medium}), share={share:g})" for trial, share in shares.items()]
+        return Suite(2000, (*_controls(*balls), *corruptions, *attacks), (*PROBES, *trials, *map(CERTIFIER.format, balls)))
     budgets += [("inf", "1/255"), ("inf", "16/255"), ("2", "1"), ("1", "4"), ("1", "12")]
     attacks = [spec for cls in items(Attack).values() if issubclass(cls, Attack) for spec in _every(cls, data, budgets)]
     attacks += ["spatial"] if image else []

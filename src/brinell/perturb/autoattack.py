@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from brinell.core.draws import Draws
-from brinell.core.goal import DLR_CLASSES
+from brinell.core.goal import DLR_CLASSES, Misclassify, Target
 from brinell.core.perturbation import Attack, Attempt
 from brinell.core.threat import Ball
 from brinell.perturb.apgd import APGD
@@ -47,6 +47,12 @@ class AutoAttack(Attack, name="autoattack", version=2):
     steps: int = Field(default=100, ge=1)
     queries: int = Field(default=5000, ge=1)
     exact: bool = False
+
+    @model_validator(mode="after")
+    def _has_an_aim(self) -> AutoAttack:
+        if self.version == "standard" and not isinstance(self.goal, Misclassify | Target):
+            raise ValueError(f"goal={self.goal.spec()} has no end; {self.name} takes misclassify and target")
+        return self
 
     def sequence(self) -> tuple[Attack, ...]:
         """The attacks of this version, in order."""

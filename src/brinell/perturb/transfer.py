@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -46,10 +47,12 @@ class Transfer(Around, name="transfer"):
         if isinstance(self.source, NetReference):
             source = self.source.network
         else:
-            source = _built(self.source.spec(), tuple(x.shape[1:]), int(net(x[:1]).shape[1]))
+            source = _built(self.source.spec(), tuple(x.shape[1:]), int(net(x[:1]).shape[1]), x.dtype, x.device)
         return self.attack(source, x, y, draws=draws)
 
 
 @lru_cache(maxsize=4)
-def _built(architecture: str, shape: tuple[int, ...], classes: int) -> Network:
-    return load_network(architecture, shape=shape, classes=classes)
+def _built(architecture: str, shape: tuple[int, ...], classes: int, dtype: torch.dtype, device: torch.device) -> Network:
+    net = load_network(architecture, shape=shape, classes=classes).frozen_copy(device)
+    net.module.to(dtype)
+    return net

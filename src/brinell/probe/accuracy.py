@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 
 import numpy as np
@@ -13,6 +12,7 @@ from pydantic import Field
 from brinell.core.confidence import bonferroni, proportion
 from brinell.core.draws import Draws
 from brinell.core.measurement import Reading
+from brinell.core.network import answered
 from brinell.core.probe import Probe, View
 from brinell.core.tally import Max, Rows, Tallies, Tally, encode
 
@@ -32,7 +32,7 @@ class Accuracy(Probe, name="accuracy"):
     classes hold at once with `confidence` (Bonferroni), and so do those of all groups, because the worst of many is picked
     after looking; that of the worst runs from the smallest lower end to the smallest upper end.
 
-    A class without samples is UNDEFINED; so is every share that contains a sample with NaN or +inf among its logits.
+    A class without samples is UNDEFINED; so is every share that contains a sample with NaN or +inf among its logits, or only -inf.
 
     Example:
         >>> Accuracy(confidence=0.99).spec()
@@ -42,8 +42,7 @@ class Accuracy(Probe, name="accuracy"):
     confidence: float = Field(default=0.95, gt=0, lt=1)
 
     def observe(self, view: View, *, draws: Draws) -> Tally:
-        answered = (view.logits < math.inf).all(1)
-        columns = {"id": view.ids, "y": view.y, "correct": view.logits.argmax(1) == view.y, "answered": answered}
+        columns = {"id": view.ids, "y": view.y, "correct": view.logits.argmax(1) == view.y, "answered": answered(view.logits)}
         names = view.classes or tuple(str(k) for k in range(view.logits.shape[1]))
         parts: dict[str, Tally] = {"classes": Max({"json": torch.tensor(list(json.dumps(names).encode()), dtype=torch.uint8)})}
         for column in ("group", "cluster"):
@@ -88,7 +87,7 @@ def _share(name: str, layer: str, rows: dict[str, np.ndarray], mask: np.ndarray,
         return Reading.undefined(name, f"there is no sample of {layer}", layer=layer)
     mute = mask & ~rows["answered"]
     if mute.any():
-        reason = f"{mute.sum()} of {n} samples have NaN or +inf among their logits (first id {rows['id'][mute][0]})"
+        reason = f"{mute.sum()} of {n} samples have NaN or +inf among their logits, or only -inf (first id {rows['id'][mute][0]})"
         return Reading.undefined(name, reason, layer=layer, n=n)
     flags = rows["correct"][mask]
     low, high = proportion(flags, level, rows["cluster"][mask] if "cluster" in rows else None)

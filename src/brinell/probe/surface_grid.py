@@ -18,7 +18,7 @@ BLOCKS = 10
 
 CARE, WITHIN = 0.5, 0.75
 """The boundary may cross a block where S at a corner is below `CARE` times the error seen there; the block is refined if that error
-could shift the boundary by more than `WITHIN` cells of the grid. Both were chosen by trial on two networks."""
+could shift the boundary by more than `WITHIN` cells of the grid. Both were chosen by trial on three networks."""
 
 SAFETY = 3.0
 """How many times as large as the errors seen at the middles of blocks the error inside is said to be. One kink that crosses a block
@@ -70,7 +70,8 @@ def refine(evaluate: Evaluate, y: Tensor, clean: Tensor, grid: int, *, marked: S
 
     The grid is first seen at every s-th point, s the largest power of 2 that leaves `BLOCKS` blocks along a side. Then, as long as
     s > 1, the points half way are evaluated in those blocks which the boundary S = 0 may cross somewhere else than it seems to, judged by
-    the error that interpolating has just made around them (`CARE`, `WITHIN`). Logits elsewhere are interpolated, bilinearly, and
+    the error that interpolating has just made around them, and by how far S at their corners lies off the line between the corners'
+    neighbours (`CARE`, `WITHIN`). Logits elsewhere are interpolated, bilinearly, and
     heights are computed from them, so that an affine network has no error at all.
 
     The error that is stated for each height is `SAFETY` times the largest one seen at the middles and edges of the blocks that were left,
@@ -109,7 +110,8 @@ def refine(evaluate: Evaluate, y: Tensor, clean: Tensor, grid: int, *, marked: S
     guess = interpolate(seen.at(wide), wide, ticks)
     off = _corners((over(values) - over(guess)).abs()).amax(2)  # by how much interpolating over twice the distance errs around a block
     while step > 1:
-        crossed = _crossed(over(values)[:, 0], off[:, 0], step)
+        margins = over(values)[:, 0]
+        crossed = _crossed(margins, off[:, 0].maximum(_bends(margins, ticks)), step)
         step //= 2
         finer = seen.ticks(step)
         parent = torch.searchsorted(ticks, finer[:-1], right=True) - 1
@@ -190,6 +192,17 @@ def _grid(values: Tensor, ticks: Tensor) -> Tensor:
 def _corners(values: Tensor) -> Tensor:
     """(m, c, 4, h - 1, w - 1): the values at the corners of every block of (m, c, h, w) points."""
     return torch.stack([values[..., :-1, :-1], values[..., :-1, 1:], values[..., 1:, :-1], values[..., 1:, 1:]], 2)
+
+
+def _bends(margins: Tensor, ticks: Tensor) -> Tensor:
+    """(m, h - 1, w - 1): by how much (m, h, w) margins at a corner of each block, at most, lie off the straight line between the
+    neighbours of that corner, along either side: what interpolating over twice the distance would have been wrong by there."""
+    share = ((ticks[1:-1] - ticks[:-2]).double() / (ticks[2:] - ticks[:-2])).to(margins.device)
+    found = []
+    for turned in (margins, margins.mT):
+        off = (turned[..., 1:-1] - turned[..., :-2] * (1 - share) - turned[..., 2:] * share).abs()
+        found.append(torch.nn.functional.pad(off, (1, 1)))
+    return _corners(found[0].maximum(found[1].mT)[:, None])[:, 0].amax(1)
 
 
 def _crossed(margins: Tensor, off: Tensor, step: int) -> Tensor:

@@ -196,7 +196,7 @@ class IntrinsicRobustness(Study, name="intrinsic_robustness"):
             for name, net in nets.items() if name.endswith(f"seed {lab.seed}")
         ]  # fmt: skip
         changes = lab.part(f"{place}-rescaling").map(
-            rescaling_numbers, asked, key=lambda item: f"{item['net'].digest} {test.digest} {item['steps']} {item['restarts']} v1"
+            rescaling_numbers, asked, key=lambda item: f"{item['net'].digest} {test.digest} {item['steps']} {item['restarts']} v2"
         )
         rows = [battery.row(corpus.name, name, metric, attacks, surfaces) for name in nets]
         kept = comparable(rows)

@@ -147,11 +147,12 @@ def _settings(claim: Claim, m: Measured) -> dict[str, Verdict]:
 
 
 def _unmoved(claim: Claim, m: Measured, what: str, moved: str, still: tuple[str, ...]) -> dict[str, Verdict]:
-    if not m.changes:
+    changes = [change for change in m.changes if None not in change.values()]  # a constant network has no psi to move
+    if not changes:
         return {"": judge_range(claim, None, None, None, "relative change")}
-    most = max(change[f"{what} {name}"] for change in m.changes for name in still)
-    least = min(change[f"{what} {moved}"] for change in m.changes)
-    n = len(m.changes)
+    most = max(change[f"{what} {name}"] for change in changes for name in still)
+    least = min(change[f"{what} {moved}"] for change in changes)
+    n = len(changes)
     return {
         f"{' and '.join(still)} psi": judge_range(claim, most, most, most, "largest relative change, float64", most=SAME, n=n),
         moved: judge_range(claim, least, least, least, f"smallest relative change of {moved}", least=0.01, n=n),
@@ -204,6 +205,12 @@ def _saturation(claim: Claim, m: Measured) -> dict[str, Verdict]:
     }
 
 
+def _finite_mean(values: np.ndarray) -> float:
+    """NaN where there is no finite value: the psi of a network that answers a constant is none."""
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else np.nan
+
+
 JUDGED: dict[str, Callable[[Claim, Measured], dict[str, Verdict]]] = {
     "order": _order,
     "penalty": _penalty,
@@ -234,7 +241,7 @@ def figures(measured: list[Measured]) -> Iterator[Figure]:
             )  # fmt: skip
         low, high = m.battery.radii
         radii = {low: f"psi normalised eps {low:.3g}", m.budgets[0]: "psi normalised", high: f"psi normalised eps {high:.3g}"}
-        means = {how: tuple(float(np.mean(m.column(name, rows))) for name in radii.values()) for how, rows in groups.items()}
+        means = {how: tuple(_finite_mean(m.column(name, rows)) for name in radii.values()) for how, rows in groups.items()}
         yield Figure(
             f"{m.corpus}: psi over radii", "eps", "median psi, normalised",
             tuple(Curve(how, tuple(radii), values) for how, values in means.items()), "Mean over structures and seeds, from one sweep.",

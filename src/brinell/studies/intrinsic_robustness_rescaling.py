@@ -14,6 +14,7 @@ from brinell.core.errors import NetworkError
 from brinell.core.network import Network
 from brinell.core.threat import Ball
 from brinell.probe.logit_scale import NORMALISED, RAW, logit_scale
+from brinell.probe.psi import LEAST
 from brinell.probe.worst_divergence import Search, most
 
 _AFFINE = (nn.Linear, nn.Conv2d)
@@ -80,15 +81,17 @@ def sharpness(net: Network, x: Tensor, y: Tensor, *, spread: float = 0.02, draws
     return float(rise)
 
 
-def median_psi(net: Network, x: Tensor, ball: Ball, *, steps: int, restarts: int) -> dict[str, float]:
-    """Median psi of a network in the type of x, raw and normalised by the scale of these samples' logits."""
+def median_psi(net: Network, x: Tensor, ball: Ball, *, steps: int, restarts: int) -> dict[str, float | None]:
+    """Median psi of a network in the type of x, raw and normalised by the scale of these samples' logits; None where it is capped, as that
+    of a network that answers a constant is."""
     with torch.no_grad():
         clean = net(x)
     search = Search("kl", steps, 2.5, {RAW: 1.0, NORMALISED: logit_scale(clean)})
     draws = derive(0, "rescaling", ids=range(len(x)))
     climbs = search.climbs(net, x, clean, ball, search.starts(x, ball, draws, restarts))
     top = most(peaks for peaks, _ in climbs)
-    return {layer: float((1 / peak.value.clamp(min=1e-12)).median()) for layer, peak in top.items()}
+    found = {layer: float((1 / peak.value.clamp(min=LEAST)).median()) for layer, peak in top.items()}
+    return {layer: value if value < 1 / LEAST else None for layer, value in found.items()}
 
 
 def rescaling_numbers(asked: dict[str, Any]) -> dict[str, Any]:
@@ -98,7 +101,7 @@ def rescaling_numbers(asked: dict[str, Any]) -> dict[str, Any]:
         asked: `net`, `x`, `y`, `eps`, `steps`, `restarts`.
 
     Returns:
-        Relative changes `layer raw`, `layer normalised`, `logits raw`, `logits normalised`, `layer sharpness`.
+        Relative changes `layer raw`, `layer normalised`, `logits raw`, `logits normalised`, `layer sharpness`; None without a psi.
     """
     made = asked["net"]
     net = Network(copy.deepcopy(made.module).double().eval(), made.recipe, shape=made.shape, classes=made.classes)
@@ -109,6 +112,10 @@ def rescaling_numbers(asked: dict[str, Any]) -> dict[str, Any]:
     before, found = median_psi(net, x, ball, **options), dict[str, Any]()
     for what, twin in (("layer", rescaled(net, 10.0)), ("logits", louder(net, 3.0))):
         after = median_psi(twin, x, ball, **options)
-        found |= {f"{what} {layer}": abs(after[layer] / before[layer] - 1) for layer in (RAW, NORMALISED)}
+        found |= {f"{what} {layer}": _change(before[layer], after[layer]) for layer in (RAW, NORMALISED)}
     found["layer sharpness"] = abs(sharpness(rescaled(net, 10.0), x, y) / sharpness(net, x, y) - 1)
     return found
+
+
+def _change(before: float | None, after: float | None) -> float | None:
+    return None if before is None or after is None else abs(after / before - 1)
