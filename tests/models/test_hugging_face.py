@@ -15,14 +15,15 @@ from brinell.engine.table import open_table
 from brinell.models.hugging_face import weights_in
 from brinell.models.loading import load_network, save_network
 
-try:
-    import transformers
-except Exception as error:  # whatever keeps it from being imported
-    transformers, missing = None, f"{type(error).__name__}: {error}"
-else:
-    missing = ""
 
-needs_transformers = pytest.mark.skipif(bool(missing), reason=f"transformers cannot be imported here ({missing})")
+@pytest.fixture(scope="module")
+def transformers():
+    """Imported for the tests that need it alone: it takes seconds."""
+    try:
+        import transformers
+    except Exception as error:  # whatever keeps it from being imported
+        pytest.skip(f"transformers cannot be imported here ({type(error).__name__}: {error})")
+    return transformers
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +36,7 @@ def no_connection(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory):
+def saved(transformers, tmp_path_factory):
     """Two networks as `save_pretrained` leaves them, with their processors."""
     root = tmp_path_factory.mktemp("hf")
     with torch.random.fork_rng(devices=[]):
@@ -66,9 +67,9 @@ def change(file, **entries):
     file.write_text(json.dumps(json.loads(file.read_text()) | entries))
 
 
-@needs_transformers
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vit", "resnet"])
-def test_what_it_answers_is_what_transformers_answers(saved, name):
+def test_what_it_answers_is_what_transformers_answers(transformers, saved, name):
     levels = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
     processor = transformers.AutoImageProcessor.from_pretrained(saved / name)
     model = transformers.AutoModelForImageClassification.from_pretrained(saved / name)
@@ -82,7 +83,7 @@ def test_what_it_answers_is_what_transformers_answers(saved, name):
     assert not net.module.training and net.digest == load_network(f"hf:{saved / name}", classes=5).digest
 
 
-@needs_transformers
+@pytest.mark.slow
 def test_an_audit_of_one(saved, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(saved)
     rng = np.random.default_rng(1)
@@ -96,8 +97,8 @@ def test_an_audit_of_one(saved, tmp_path, monkeypatch, capsys):
     assert "logits are the entry 'logits' of what it returns" in table.plan["networks"]["hf:vit"]["notes"]
 
 
-@needs_transformers
-def test_weights_in_parts(saved, tmp_path):
+@pytest.mark.slow
+def test_weights_in_parts(transformers, saved, tmp_path):
     model = transformers.AutoModelForImageClassification.from_pretrained(saved / "vit")
     model.save_pretrained(tmp_path, max_shard_size="10KB")
     shutil.copy(saved / "vit" / "preprocessor_config.json", tmp_path)
@@ -106,7 +107,7 @@ def test_weights_in_parts(saved, tmp_path):
     assert torch.equal(load_network(f"hf:{tmp_path}")(x), load_network(f"hf:{saved / 'vit'}")(x))
 
 
-@needs_transformers
+@pytest.mark.slow
 def test_other_weights_and_other_classes(saved, tmp_path):
     with pytest.raises(NetworkError, match="was trained to tell 5 classes apart, but the data has 7"):
         load_network(f"hf:{saved / 'vit'}", shape=(3, 16, 16), classes=7)
@@ -163,7 +164,7 @@ SPOILT = {
 }  # fmt: skip
 
 
-@needs_transformers
+@pytest.mark.slow
 @pytest.mark.parametrize("case", SPOILT)
 def test_a_spoilt_directory_gets_one_clear_message(vit, monkeypatch, case):
     spoil, said = SPOILT[case]
@@ -175,7 +176,7 @@ def test_a_spoilt_directory_gets_one_clear_message(vit, monkeypatch, case):
     assert not (vit / "was_run").exists()
 
 
-@needs_transformers
+@pytest.mark.slow
 def test_what_names_code_or_other_networks_is_left_out(vit):
     expected = load_network(f"hf:{vit}")(torch.ones(1, 3, 16, 16))
     (vit / "code.py").write_text("raise SystemExit('run')")
@@ -186,7 +187,8 @@ def test_what_names_code_or_other_networks_is_left_out(vit):
     assert torch.equal(load_network(f"hf:{vit}")(torch.ones(1, 3, 16, 16)), expected)
 
 
-@needs_transformers
+@pytest.mark.slow
+@pytest.mark.usefixtures("transformers")
 def test_a_name_that_is_not_here_is_not_fetched():
     with pytest.raises(NetworkError, match="is not on this machine, and nothing is fetched unasked"):
         load_network("hf:nobody/no-such-net", shape=(3, 16, 16), classes=5)

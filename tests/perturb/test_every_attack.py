@@ -115,6 +115,7 @@ def test_nothing_moves_without_a_budget(name, norm):
     assert torch.equal(z, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("goal", ["target(label=1)", "target(label=runner_up)", "target(label=least_likely)"])
 @pytest.mark.parametrize("name, norm", EVERY, ids=str)
 def test_every_attack_aims(name, norm, goal):
