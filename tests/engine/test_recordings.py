@@ -6,9 +6,11 @@ from torch import nn
 
 import brinell as br
 from brinell.core.measurement import Reading
+from brinell.core.perturbation import Perturbation
 from brinell.core.probe import Needs, Probe
 from brinell.core.record import record
 from brinell.core.tally import Rows
+from brinell.engine.observing import observe_shard
 
 
 def maps():
@@ -35,16 +37,18 @@ class Holding(Probe, name="test_holding"):
 
 
 def test_what_a_tally_holds_is_never_written_over():
+    """Also where a piece of work is done before any of its shards is looked at, as in other processes."""
     net, x = maps()
     data = br.Dataset.from_arrays(x, np.zeros(20, int), classes=2)
-    lab = br.Lab(device="cpu", batch_size=4)
-    table = lab.measure({"net": net}, data, ["uniform_noise(threat=ball(eps=0.1))", "gaussian_blur(severity=5)"], [Holding()])
-    with record(net) as seen, torch.no_grad():
-        net(x)
-    for name, value in seen.items():
-        assert np.allclose(table.array(table.row(name)), value.numpy(), atol=1e-6)
-    cells = [table.array(table.row("1:0", perturbation=spec)) for spec in table.plan["perturbations"]]
-    assert len(cells) == 3 and not np.allclose(cells[0], cells[1]) and not np.allclose(cells[1], cells[2])
+    cells = [br.parse(spec, Perturbation) for spec in ("clean", "uniform_noise(threat=ball(eps=0.1))", "gaussian_blur(severity=5)")]
+    network = br.Network(net).frozen_copy()
+    options = {"seed": 0, "device": torch.device("cpu")}
+    late = [list(observe_shard(network, data, part, cells, [Holding()], **options)) for part in data.shards(4)]
+    for part, found in zip(data.shards(4), late, strict=True):
+        for perturbation, shard in found:
+            ((_, alone),) = observe_shard(network.frozen_copy(), data, part, [perturbation], [Holding()], **options)
+            held, expected = (each.tallies["test_holding"] for each in (shard, alone))
+            assert all(torch.equal(held[name], expected[name]) for name in ("1:0", "3:0"))
 
 
 def test_a_spent_recording_lends_its_memory_where_it_fits():
