@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,12 @@ from brinell.engine.progress import Silent
 
 PERTURBATIONS = ["gaussian_noise", "pgd(steps=4, threat=ball(eps=0.1))", "transfer(source=net(b), attack=fgsm(threat=ball(eps=0.1)))"]
 PROBES, SUMMARIES = ["accuracy", "calibration", "class_selectivity", "diagnostics"], ["bound"]
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    """Functions of this file are found by other processes, as those of a user's own file are."""
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2])
 
 
 class Noisy(nn.Module):
