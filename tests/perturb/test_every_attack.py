@@ -101,6 +101,8 @@ class Samples:
         return [np.arange(start, min(start + size, len(self))) for start in range(0, len(self), size)]
 
 
+pytestmark = pytest.mark.slow
+
 EVERY = [*BALLED, *((name, math.inf) for name in WRAPPED)]
 
 
@@ -115,7 +117,6 @@ def test_nothing_moves_without_a_budget(name, norm):
     assert torch.equal(z, x)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("goal", ["target(label=1)", "target(label=runner_up)", "target(label=least_likely)"])
 @pytest.mark.parametrize("name, norm", EVERY, ids=str)
 def test_every_attack_aims(name, norm, goal):
