@@ -296,3 +296,21 @@ def test_a_damaged_shard_is_measured_again(data, make_net, tmp_path, damage, ass
         file.write_bytes(DAMAGES[damage](file.read_bytes()))
     monkeypatch.setattr(br.Lab, "_fold", fold)
     assert_same(br.Lab(tmp_path).measure(make_net(), data, [NOISE]), br.Lab(batch_size=20).measure(make_net(), data, [NOISE]))
+
+
+class Stumbling(Speechless, name="engine_stumbling"):
+    """Trips over its own tally."""
+
+    def read(self, tally):
+        return [br.Reading("engine_count", float(tally["no such column"]))]
+
+
+def test_a_probe_that_trips_over_its_tally_takes_nothing_with_it():
+    lot = torch.Generator().manual_seed(0)
+    x, y = torch.rand(12, 1, 4, 4, generator=lot), torch.arange(12) % 2
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).eval()
+    table = br.Lab(device="cpu").measure({"net": net}, (x, y), [NOISE], ["accuracy", Stumbling()])
+    for spec in table.plan["perturbations"]:
+        row = table.row("engine_stumbling", perturbation=spec)
+        assert row["status"] == "failed" and "KeyError" in row["reason"] and "no such column" in row["reason"]
+        assert table.row("accuracy", perturbation=spec)["status"] == "ok"

@@ -182,3 +182,39 @@ def test_one_sample_that_does_not_fit_the_memory_is_an_error_of_its_cell():
     assert table.row("accuracy")["status"] == "ok"
     (row,) = [row for row in table.select(status="failed") if row["perturbation"] == table.perturbations()[1].spec()]
     assert "MemoryError: no memory" in row["reason"]
+
+
+class Fussy(nn.Module):
+    """Fails on any batch that holds a certain image."""
+
+    spoilt: torch.Tensor
+
+    def __init__(self, inner: nn.Module, spoilt: torch.Tensor) -> None:
+        super().__init__()
+        self.inner = inner
+        self.register_buffer("spoilt", spoilt)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if (x - self.spoilt).abs().flatten(1).amax(1).lt(0.06).any():
+            raise RuntimeError("not this one")
+        return self.inner(x)
+
+
+def test_a_network_that_lost_a_sample_is_compared_with_its_source_on_the_others():
+    lot = torch.Generator().manual_seed(0)
+    x = torch.rand(30, 1, 8, 8, generator=lot)
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    plain[1].weight.data = torch.randn(2, 64, generator=lot)
+    plain[1].bias.data = -plain[1].weight.data.sum(1) / 2  # both classes occur
+    with torch.no_grad():
+        y = plain(x).argmax(1)
+    nets: dict[str, nn.Module] = {"a": Fussy(plain, x[4]), "b": plain}
+    attack = "transfer(source=net(b), attack=pgd(steps=8, threat=ball(eps=0.3)))"
+    data = br.Dataset.from_arrays(x, y, classes=2)
+    table = br.Lab(batch_size=30, device="cpu").measure(nets, data, [attack], ["accuracy"], ["checks"])
+    assert table.row("lost", net="a")["value"] == 1
+    (found,) = [each for each in table.findings if each.name == "transfer_failure" and each.net == "a"]
+    there, here = (table.samples(net, attack) for net in "ba")
+    broken = [number for number, right in zip(there["id"], there["correct"], strict=True) if not right]
+    kept = [right for number, right in zip(here["id"], here["correct"], strict=True) if number in broken]
+    assert len(kept) == len(set(broken) & set(here["id"].tolist())) > 0 and found.value == np.mean(kept)

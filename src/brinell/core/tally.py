@@ -75,10 +75,10 @@ class _Adding(Protocol):
     def __add__(self, other: Self, /) -> Self: ...
 
 
-T = TypeVar("T", bound=_Adding)
+_Part = TypeVar("_Part", bound=_Adding)
 
 
-def added(parts: Iterable[T]) -> T | None:
+def added(parts: Iterable[_Part]) -> _Part | None:
     """The sum of parts in their order, None of none.
 
     Neighbours are added first, then pairs of them, and so on: each sum is of parts of like size, so that a large one is copied a few
@@ -88,7 +88,7 @@ def added(parts: Iterable[T]) -> T | None:
         >>> added(["a", "b", "c"])
         'abc'
     """
-    waiting: list[tuple[int, T]] = []
+    waiting: list[tuple[int, _Part]] = []
     for part in parts:
         size = 1
         while waiting and waiting[-1][0] == size:

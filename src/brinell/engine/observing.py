@@ -84,6 +84,8 @@ def _observed(
     except _Unfit as unfit:  # left behind at the end of the block, so that the memory its traceback holds is free
         why, full = reason(unfit.error), unfit.full
         told.append(unfit.error)
+        if full:
+            _spent.clear()
     batch = None
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -249,7 +251,6 @@ class _Batch:
             _Unfit: it was memory that failed, and there is more than one sample.
         """
         if _exhausted(error) and len(self.x) > 1:
-            _spent.clear()
             raise _Unfit(NetworkError(str(error)), full=True) from None
 
     def _perturb(self, perturbation: Perturbation) -> tuple[Tensor, Tensor, str]:

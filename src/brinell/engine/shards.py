@@ -111,9 +111,10 @@ def readings_of(probes: Sequence[Probe], n: int, total: Shard) -> Iterator[tuple
             yield probe, Reading.undefined(probe.name, total.probe_failures[spec], n=n, status=Status.FAILED)
             continue
         try:
-            readings = probe.read(total.tallies.get(spec, Tallies()))  # a tally that holds nothing is not written
-        except BrinellError as error:
-            readings = [Reading.undefined(probe.name, f"{type(error).__name__}: {error}", n=n)]
+            readings = list(probe.read(total.tallies.get(spec, Tallies())))  # a tally that holds nothing is not written
+        except EXPLAINED as error:
+            status = Status.UNDEFINED if isinstance(error, BrinellError) else Status.FAILED
+            readings = [Reading.undefined(probe.name, reason(error), n=n, status=status)]
         for reading in readings:
             yield probe, reading
 

@@ -202,9 +202,9 @@ def transfer_findings(table: Table, net: str, measured: list[Cell], room: Room, 
         kept = room.survived(measured, ball)
         if not there or not clean or kept is None:
             continue
-        broken = clean["correct"] & ~there["correct"] & np.isin(there["id"], cell.samples["id"])
+        broken = there["id"][~there["correct"] & np.isin(there["id"], clean["id"][clean["correct"]])]
         at_first = next((found.correct for found in measured if found.perturbation.name == "clean"), kept)
-        tried = broken & at_first
+        tried = np.isin(cell.samples["id"], broken) & at_first  # either network may have lost samples that the other has answered
         if not tried.any():
             continue
         share = float(kept[tried].mean())
