@@ -1,6 +1,7 @@
-"""Recordings of whole maps: their memory is used again, and nobody notices."""
+"""Recordings of whole maps: they are not copied, and nobody notices."""
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -8,7 +9,7 @@ import brinell as br
 from brinell.core.measurement import Reading
 from brinell.core.perturbation import Perturbation
 from brinell.core.probe import Needs, Probe
-from brinell.core.record import record
+from brinell.core.record import itself, record
 from brinell.core.tally import Rows
 from brinell.engine.observing import observe_shard
 
@@ -51,21 +52,65 @@ def test_what_a_tally_holds_is_never_written_over():
             assert all(torch.equal(held[name], expected[name]) for name in ("1:0", "3:0"))
 
 
-def test_a_spent_recording_lends_its_memory_where_it_fits():
+class Changes(Holding, name="test_changes"):
+    """What the perturbation changed in each layer."""
+
+    @property
+    def needs(self):
+        return Needs(layers=(), pooled=False, clean=True)
+
+    def observe(self, view, *, draws):
+        return Rows.of(id=view.ids, **{name: value - view.clean.activations[name] for name, value in view.activations.items()})
+
+
+class Working(nn.Module):
+    """A network that writes over what its first ReLU has returned: once that has been read, or in the next pass. Or it does not."""
+
+    buffer: torch.Tensor
+
+    def __init__(self, how: str, *, in_place: bool) -> None:
+        super().__init__()
+        self.how, self.in_place, (self.layers, _) = how, in_place, maps()
+        self.register_buffer("buffer", torch.empty(0), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.layers[0](x + 0.1 * torch.rand(len(x), 1, 1, 1) if self.how == "draws" else x)
+        if self.how == "buffer" and self.in_place:
+            if len(x) != len(self.buffer):
+                self.buffer = torch.empty_like(x)
+            hidden = self.buffer.copy_(x).relu_()
+        else:
+            hidden = torch.relu(x)
+        out = self.layers[2](hidden)
+        if self.how != "buffer" and self.in_place:
+            hidden.mul_(7)
+        return self.layers[5](self.layers[4](torch.relu(out)))
+
+
+@pytest.mark.parametrize("how", ["after reading", "draws", "buffer"])
+def test_a_network_that_works_in_place_is_recorded_before_it_writes(how):
+    """The lab records without copying; where that does not do it begins the batch again, as if nothing had been."""
+    x = maps()[1]
+    data = br.Dataset.from_arrays(x, np.zeros(20, int), classes=2)
+    cells = [br.parse(spec, Perturbation) for spec in ("clean", "uniform_noise(threat=ball(eps=0.1))", "gaussian_blur(severity=5)")]
+    nets = [br.Network(Working(how, in_place=in_place).eval(), recipe="it").frozen_copy() for in_place in (True, False)]
+    for part in data.shards(7):
+        options = {"seed": 0, "device": torch.device("cpu")}
+        sides = [observe_shard(net, data, part, cells, [Changes(), Holding()], **options) for net in nets]
+        for (_, found), (_, expected) in zip(*sides, strict=True):
+            assert (found.forwards, found.backwards) == (expected.forwards, expected.backwards)
+            for name, tally in expected.tallies.items():
+                assert all(torch.equal(found.tallies[name][layer], value) for layer, value in tally.values.items())
+                assert set(tally.values) == {"id", "root:0", "root:1"}
+
+
+def test_a_recording_tells_when_it_is_written_over():
     net, x = maps()
-    with torch.no_grad():
-        with record(net) as first:
-            net(x)
-        old, places = {name: value.clone() for name, value in first.items()}, {name: value.data_ptr() for name, value in first.items()}
-        with record(net, spent=first) as second:
-            net(x + 1)
-        assert {name: value.data_ptr() for name, value in second.items()} == places and not first
-        with record(net) as fresh:
-            net(x + 1)
-        assert all(torch.equal(second[name], fresh[name]) and not torch.equal(second[name], old[name]) for name in fresh)
-        with record(net, spent=second) as few:
-            net(x[:7])
-        assert all(len(value) == 7 for value in few.values())
-    with record(net, spent=fresh) as graph:
-        net(x.clone().requires_grad_(True))
-    assert all(value.requires_grad for value in graph.values())
+    with torch.no_grad(), record(net, keep=itself) as lent:
+        net(x)
+    assert not lent.overwritten()
+    lent["3:0"].view(-1)[0] = 5  # also through a view
+    assert lent.overwritten()
+    with torch.inference_mode(), record(net, keep=itself) as untold:
+        net(x)
+    assert not untold.overwritten() and set(untold) == {"1:0", "3:0"}

@@ -226,3 +226,19 @@ def test_a_random_network_repeats_whatever_the_global_state(data, assert_same):
             tables.append(br.Lab(batch_size=20, device="cpu").measure(Wavering(), data, ["gaussian_noise", "fgsm"], ["accuracy"]))
             assert torch.equal(torch.random.get_rng_state(), before)
     assert_same(*tables)
+
+
+@pytest.mark.parametrize("scope", [torch.no_grad, torch.inference_mode])
+def test_the_gradient_mode_around_the_lab_does_not_matter(scope, make_net, assert_same):
+    """Also where the data were made in it: tensors of the inference mode know no gradients."""
+
+    def measured():
+        x = br.derive(0, "modes", ids=range(20)).uniform(1, 8, 8)
+        probes = ["accuracy", "jacobian", "input_gradient", "dimensionality(flat=8)", "fisher"]
+        return br.Lab(batch_size=7, device="cpu").measure(
+            make_net(), (x, torch.arange(20) % 10), [PGD, "gaussian_noise"], probes, ["checks"]
+        )
+
+    with scope():
+        inside = measured()
+    assert_same(inside, measured())

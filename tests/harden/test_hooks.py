@@ -111,3 +111,11 @@ def test_the_hook_also_makes_the_held_out_inputs(toy, small):
 
     FIT.replace(holdout=0.25)(small, toy, seed=0, inputs=watch)
     assert counts == [(16, True), (16, True), (4, True), (12, False)] * 2
+
+
+@pytest.mark.parametrize("scope", [torch.no_grad, torch.inference_mode])
+def test_the_gradient_mode_around_a_training_does_not_matter(toy, small, scope):
+    with scope():
+        inside = FIT(small, toy, seed=0)
+    outside = FIT(small, toy, seed=0).module.state_dict()
+    assert all(torch.equal(value, outside[name]) for name, value in inside.module.state_dict().items())

@@ -59,7 +59,15 @@ class Trained:
     @cached_property
     def corrupted(self) -> float:
         """Mean accuracy over the conditions."""
-        parts = [self._right(z) for z in conditions(self.test.x(), self.seed).values()]
+        return self.over(("",))
+
+    @cached_property
+    def conditions(self) -> dict[str, float]:
+        return {name: self._right(z) for name, z in conditions(self.test.x(), self.seed).items()}
+
+    def over(self, kinds: tuple[str, ...]) -> float:
+        """Mean accuracy over the conditions whose names begin so."""
+        parts = [value for name, value in self.conditions.items() if name.startswith(kinds)]
         return sum(parts) / len(parts)
 
     @cached_property

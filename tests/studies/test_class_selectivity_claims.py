@@ -7,6 +7,8 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
+LIGHT = ("contrast", "brightness")
+
 
 def selectivity(layer):
     return lambda trained: trained("selectivity", layer)
@@ -77,3 +79,6 @@ def test_average_and_worst_case_are_traded(sweep):
     assert low[1] < plain[1] - 0.08
     assert low[0] - plain[0] > low[1] - plain[1] + 0.08
     assert sweep.mean(corrupted, 1) < plain[0] - 0.04
+    light, noise = ([sweep.mean(lambda t, kind=kind: t.over(kind), alpha, 6) for alpha in (0, -5)] for kind in (LIGHT, ("noise",)))
+    assert light[1] > light[0] + 0.03
+    assert noise[1] < noise[0] - 0.03

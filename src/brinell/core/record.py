@@ -40,7 +40,7 @@ KINDS: dict[str, tuple[Callable[..., Any], ...]] = {
 }
 """The non-linearities that can be recorded, by name, with every way of calling them."""
 
-_SILENT = {f"torch.nn.modules.{family}" for family in ("batchnorm", "conv", "dropout", "flatten", "linear", "pooling")}
+_SILENT = {f"torch.nn.modules.{family}" for family in ("batchnorm", "container", "conv", "dropout", "flatten", "linear", "pooling")}
 """Where the modules are defined that call no non-linearity themselves, and need not be watched."""
 
 _KIND_OF = {function: kind for kind, functions in KINDS.items() for function in functions}
@@ -60,6 +60,11 @@ def pooled(activation: Tensor) -> Tensor:
     return activation.mean(1) if activation.ndim == 3 else activation.flatten(2).mean(2)
 
 
+def itself(activation: Tensor) -> Tensor:
+    """The activation, not copied: maps are large, and copying them takes a good part of a pass. Ask `Recording.overwritten` afterwards."""
+    return activation
+
+
 class Recording(dict[str, Tensor]):
     """Recorded tensors by layer name, in the order of the forward pass; a second pass replaces the first.
 
@@ -70,6 +75,15 @@ class Recording(dict[str, Tensor]):
         super().__init__()
         self.kinds: dict[str, str] = {}
         self._pooled: dict[str, Tensor] = {}
+        self._versions: dict[str, int] = {}
+
+    def add(self, name: str, kind: str, activation: Tensor) -> None:
+        self[name], self.kinds[name] = activation, kind
+        self._versions[name] = _version(activation)
+
+    def overwritten(self) -> bool:
+        """Has somebody written into a recorded tensor since? `itself` lends the network's own, and some networks work in place."""
+        return any(_version(activation) != self._versions[name] for name, activation in self.items())
 
     def clear(self) -> None:
         super().clear()
@@ -95,9 +109,9 @@ class Recording(dict[str, Tensor]):
 
 
 class _Watch(TorchFunctionMode):
-    def __init__(self, layers: tuple[str, ...], kinds: tuple[str, ...], keep: Keep, found: Recording, spent: dict[str, Tensor]) -> None:
+    def __init__(self, layers: tuple[str, ...], kinds: tuple[str, ...], keep: Keep, found: Recording) -> None:
         super().__init__()
-        self.layers, self.kinds, self.keep, self.found, self.spent = layers, kinds, keep, found, spent
+        self.layers, self.kinds, self.keep, self.found = layers, kinds, keep, found
         self.stack: list[str] = []
         self.calls: dict[str, int] = {}
         self.names: list[str] = []
@@ -120,19 +134,12 @@ class _Watch(TorchFunctionMode):
                 name = f"{place}:{call}"
                 self.names.append(name)
                 if not self.layers or any(fnmatch.fnmatchcase(name, layer) for layer in self.layers):
-                    self.found[name] = self.kept(name, out)
-                    self.found.kinds[name] = kind
+                    self.found.add(name, kind, self.keep(out))
         return out
 
-    def kept(self, name: str, out: Tensor) -> Tensor:
-        room = self.spent.pop(name, None)
-        if room is None or self.keep is not whole or out.requires_grad or _form(room) != _form(out):
-            return self.keep(out)
-        return room.copy_(out)
 
-
-def _form(tensor: Tensor) -> tuple[torch.Size, tuple[int, ...], torch.dtype, torch.device]:
-    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def _zero_to_six(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> bool:  # noqa: A002 - as in torch
@@ -142,17 +149,15 @@ def _zero_to_six(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inp
 
 @contextmanager
 def record(
-    net: Any, layers: tuple[str, ...] = (), *, kinds: tuple[str, ...] = ("relu",), keep: Keep = whole,
-    spent: Recording | None = None,
+    net: Any, layers: tuple[str, ...] = (), *, kinds: tuple[str, ...] = ("relu",), keep: Keep = whole
 ) -> Iterator[Recording]:  # fmt: skip
     """Record the outputs of the non-linearities of every forward pass made inside the `with` block.
 
     Arguments:
         net: an `nn.Module`, or anything that holds one as `.module`.
         layers: names, or patterns such as `"layer1.*"`; () for all. kinds: keys of `KINDS`.
-        keep: what is kept of each (n, u, *positions) output: `whole` (a copy) or `pooled` ((n, u) means over positions).
-        spent: an earlier recording nobody looks at any more. Its tensors are taken out of it, and copies are written over them where
-            they fit: maps are large, and fresh memory costs five times as much as the copying.
+        keep: what is kept of each (n, u, *positions) output: `whole` (a copy), `itself` (no copy), or `pooled` ((n, u) means over
+            positions).
 
     Raises:
         NetworkError: the network is compiled or scripted (its inner calls cannot be seen), a kind is unknown, or a name in
@@ -174,7 +179,7 @@ def record(
     modules = list(module.named_modules())
     _refuse_compiled(modules)
     found = Recording()
-    watch = _Watch(layers, kinds, keep, found, {} if spent is None else spent)
+    watch = _Watch(layers, kinds, keep, found)
     handles = []
     for path, part in modules:
         if path and type(part).__module__ in _SILENT and "forward" not in vars(part):

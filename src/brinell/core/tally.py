@@ -101,7 +101,7 @@ def added(parts: Iterable[_Part]) -> _Part | None:
 
 
 def _own(value: Tensor) -> Tensor:
-    return value.detach().to("cpu", copy=True).contiguous()
+    return value.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 class Sum(Tally, kind="sum"):
@@ -179,8 +179,8 @@ class Sample(Tally, kind="sample"):
         ids = _own(ids)
         rows = {"#": derive(0, "tally.Sample", ids=ids).words(1).squeeze(1), "id": ids}
         kept = _smallest(rows, k)
-        given = {name: value[kept.to(value.device)] for name, value in columns.items()}
-        return cls({**{name: value[kept] for name, value in rows.items()}, **cls.of(given).values, "#k": torch.tensor(k)})
+        given = {name: value.detach()[kept.to(value.device)].cpu().contiguous() for name, value in columns.items()}  # a copy by itself
+        return cls({**{name: value[kept] for name, value in rows.items()}, **given, "#k": torch.tensor(k)})
 
     def _joined(self, other: Tally) -> Self:
         if not self.values or not other.values:

@@ -80,6 +80,7 @@ class Lab:
         self.progress: Progress = progress or Silent()
         self.executor = pick_executor(executor, device=self.device) if isinstance(executor, str) else executor
 
+    @torch.inference_mode(False)  # whose tensors know neither gradients nor what was written into them
     def plan(
         self,
         nets: Any,
@@ -137,6 +138,7 @@ class Lab:
         """
         return self.run(self.plan(nets, data, perturbations, probes, summaries))
 
+    @torch.inference_mode(False)
     def run(self, plan: Plan) -> Table:
         """Measure what of a plan is not finished yet, and return the whole table."""
         plan = self._adopt(plan)
@@ -317,6 +319,7 @@ class Lab:
         table.keeps = self  # a temporary directory lives as long as its table
         return table
 
+    @torch.inference_mode(False)
     def harden(
         self, nets: Any, hardening: Hardening | str, data: Dataset | Source | str, *,
         valid: Dataset | Source | str | None = None, seed: int | None = None,
@@ -393,7 +396,3 @@ def _in_order(samples: dict[str, Tensor]) -> dict[str, np.ndarray]:
     columns = {name: values.numpy() for name, values in samples.items()}
     order = np.argsort(columns["id"], kind="stable")
     return {name: values[order] for name, values in columns.items()}
-
-
-def _finding_json(finding: Finding) -> dict[str, Any]:
-    return {**finding.__dict__, "verdict": str(finding.verdict)}

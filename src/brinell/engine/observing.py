@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from weakref import WeakKeyDictionary
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -19,12 +19,16 @@ from brinell.core.errors import BrinellError, NetworkError, SampleError, Tampere
 from brinell.core.network import Counted, Network, answered
 from brinell.core.perturbation import DONE, Attempt, Corruption, Perturbation
 from brinell.core.probe import Probe, View
-from brinell.core.record import Recording, pooled, record, whole
+from brinell.core.record import Keep, Recording, itself, pooled, record, whole
 from brinell.core.threat import Threat
 from brinell.engine.shards import EXPLAINED, Shard, reason
 
-_spent: WeakKeyDictionary[nn.Module, list[Recording]] = WeakKeyDictionary()
-"""Recordings of a network that nobody looks at any more, for the next passes to write over."""
+_in_place: WeakSet[nn.Module] = WeakSet()
+"""Networks that write over activations of theirs, which must be copied while they are recorded."""
+
+
+class _InPlace(Exception):
+    """A recording that the network has written over."""
 
 
 class _Unfit(Exception):
@@ -73,20 +77,23 @@ def _observed(
     device: torch.device, told: list[BrinellError],
 ) -> Iterator[tuple[Perturbation, Shard]]:  # fmt: skip
     """told: why batches did not fit, the largest first."""
+    why, full, again = "", False, False
     try:
         batch = _Batch(net, data, positions, probes, seed, device)
         while left:
             with _own_random_state(seed, net.recipe, left[0].spec(), int(positions[0]), device):
                 measured = batch.under(left[0])
             yield left.pop(0), measured
-        batch.close()
         return
+    except _InPlace:
+        again = True
     except _Unfit as unfit:  # left behind at the end of the block, so that the memory its traceback holds is free
         why, full = reason(unfit.error), unfit.full
         told.append(unfit.error)
-        if full:
-            _spent.clear()
     batch = None
+    if again:  # which is known of the network now
+        yield from _observed(net, data, positions, left, probes, seed, device, told)
+        return
     if device.type == "cuda":
         torch.cuda.empty_cache()
     if len(positions) == 1:
@@ -146,14 +153,13 @@ class _Batch:
         self.graph = any(need.graph for need in needs)
         self.recorded = any(need.layers is not None for need in needs)
         self.kinds = tuple(sorted({kind for need in needs if need.layers is not None for kind in need.kinds}))
-        self.keep = whole if any(need.layers is not None and not need.pooled for need in needs) else pooled
-        lasting = self.recorded and self.keep is whole and not self.graph and device.type == "cpu"
-        self.spent = _spent.setdefault(net.module, []) if lasting else None
-        self.held: set[int] = set()  # memory that tallies share with recordings
+        self.whole = any(need.layers is not None and not need.pooled for need in needs)
         began, written = time.perf_counter(), self.x._version
         with _own_random_state(seed, net.recipe, "the first pass", int(positions[0]), device):
             try:
                 self.clean = self._pass(self.x, graph=self.graph)
+            except _InPlace:
+                raise
             except Exception as error:  # the network is the user's code
                 raise self._refused(error) from error
         if self.x._version != written:
@@ -192,22 +198,37 @@ class _Batch:
         with torch.set_grad_enabled(graph):
             if not self.recorded:
                 return self.net(z), Recording()
-            spent = self.spent.pop() if self.spent else None
-            with record(self.net, kinds=self.kinds, keep=self.keep, spent=spent) as activations:
+            with record(self.net, kinds=self.kinds, keep=self._keep()) as activations:
                 logits = self.net(z)
+            self._check_overwritten(activations)
             return logits, activations
+
+    def _keep(self) -> Keep:
+        if not self.whole:
+            return pooled
+        return whole if self.net.module in _in_place else itself
+
+    def _check_overwritten(self, recording: Recording) -> None:
+        """Whole maps are recorded without copying them, which is right for all but a few networks.
+
+        Raises:
+            _InPlace: the network works in place. It is one of `_in_place` from now on.
+        """
+        if self.net.module is not None and recording.overwritten():
+            _in_place.add(self.net.module)
+            raise _InPlace
 
     def under(self, perturbation: Perturbation) -> Shard:
         shard, began = Shard(), time.perf_counter()
         try:
             z, status, note = self._perturb(perturbation)
-            same = isinstance(perturbation, Corruption) and torch.equal(z, self.x)
+            same = z is self.x or (isinstance(perturbation, Corruption) and torch.equal(z, self.x))
             logits, activations = self.clean if same else self._pass(z, graph=self.graph)
             samples = self._samples(None if same else z, status, logits)
         except TamperedNetwork:
             raise
         except EXPLAINED as error:
-            self._halve(error)
+            self._start_over(error)
             shard.failure = reason(error)
         else:
             shard.samples = samples
@@ -218,12 +239,8 @@ class _Batch:
                     view = self._view(probe, self.x if same else z, logits, activations, perturbation.threat)
                     shard.tallies[probe.spec()] = probe.observe(view, draws=draws)
                 except EXPLAINED as error:
-                    self._halve(error)
+                    self._start_over(error)
                     shard.probe_failures[probe.spec()] = reason(error)
-            if self.spent is not None:
-                self.held |= {value.untyped_storage().data_ptr() for tally in shard.tallies.values() for value in tally.pack()[1].values()}
-                if not same:
-                    self._spend(activations)
         shard.forwards, shard.backwards = self.net.reset()
         shard.seconds = time.perf_counter() - began
         if perturbation.name == "clean":
@@ -231,29 +248,21 @@ class _Batch:
             shard.seconds += self.clean_seconds
         return shard
 
-    def close(self) -> None:
-        """No cell of this batch is measured any more."""
-        if self.spent is not None:
-            self._spend(self.clean[1])
-
-    def _spend(self, recording: Recording) -> None:
-        """The next pass may write over these tensors, except for what a probe has put into its tally as it was."""
-        if self.spent is not None:
-            free = {name: value for name, value in recording.items() if value.untyped_storage().data_ptr() not in self.held}
-            recording.clear()
-            recording.update(free)
-            self.spent.append(recording)
-
-    def _halve(self, error: Exception) -> None:
-        """Half the samples need half the memory.
+    def _start_over(self, error: Exception) -> None:
+        """Pass on what is no fault of one cell: half the samples need half the memory, and a network that works in place needs copies.
 
         Raises:
+            _InPlace: it was that.
             _Unfit: it was memory that failed, and there is more than one sample.
         """
+        if isinstance(error, _InPlace):
+            raise error
         if _exhausted(error) and len(self.x) > 1:
             raise _Unfit(NetworkError(str(error)), full=True) from None
 
     def _perturb(self, perturbation: Perturbation) -> tuple[Tensor, Tensor, str]:
+        if perturbation.name == "clean":
+            return self.x, torch.full_like(self.y, DONE), ""
         draws = derive(self.seed, "perturb", perturbation.spec(), ids=self.ids, device=self.x.device)
         x = self.x.clone()  # whatever a perturbation does to its input, the next one gets the clean samples
         self.net.remember(x, self.clean[0].detach())
@@ -284,8 +293,9 @@ class _Batch:
         need = probe.needs
 
         def seen(z: Tensor, logits: Tensor, found: Recording, clean: View | None) -> View:
+            self._check_overwritten(found)  # by a pass that another probe has made
             chosen = {} if need.layers is None else found.pick(need.layers, need.kinds)
-            if need.pooled and self.keep is whole:
+            if need.pooled and self.whole:
                 chosen = {name: found.pooled(name) for name in chosen}
             net = self.net if need.net else None
             return View(self.x, z, self.y, self.ids, logits, chosen, clean, net, self.data.classes, self.columns, threat)

@@ -103,6 +103,8 @@ class Fit(Hardening, name="fit"):
             raise ValueError(f"augment takes corruptions, which never look at the network; {attacks[0]} is an attack")
         return self
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride] - options are named, so that a wrong one is an error
         self,
         net: Network | nn.Module,

@@ -93,17 +93,23 @@ class Dimensionality(Probe, name="dimensionality", version=2):
         if view.clean is not None and view.z is not view.x:
             clean = {name: _points(view.clean.activations[name]) for name in now}
             clouds = {"perturbed": now, "clean": clean, "change": {name: now[name] - clean[name] for name in now}}
-        layers = {name: Tallies({cloud: self._cloud(found[name], name) for cloud, found in clouds.items()}) for name in now}
+        moments = {cloud: self._moments(found) for cloud, found in clouds.items()}
+        layers = {name: Tallies({cloud: found[name] for cloud, found in moments.items()}) for name in now}
         kept: dict[str, Tally] = {"layers": Tallies(layers), "order": Max({name: torch.tensor(place) for place, name in enumerate(now)})}
         if self.sample and not self.flat and now:
             kept["sample"] = Tallies({cloud: Sample.pick(self.sample, view.ids, found) for cloud, found in clouds.items()})
         return Tallies(kept)
 
-    def _cloud(self, points: Tensor, layer: str) -> Tally:
-        if not self.flat or points.shape[1] <= self.flat:
-            return Tallies({"points": Moments.about(points)})
-        sums, entries = sketched(points, self.flat, layer)
-        return Tallies({"points": sums, "entries": entries})
+    def _moments(self, points: dict[str, Tensor]) -> dict[str, Tally]:
+        """Of every layer: exact where the points are narrow, sketched where they are wide."""
+        wide = [name for name, found in points.items() if 0 < self.flat < found.shape[1]]
+        narrow = [name for name in points if name not in wide]
+        exact = Moments.about_each([points[name] for name in narrow]) if narrow else []
+        kept: dict[str, Tally] = {name: Tallies({"points": found}) for name, found in zip(narrow, exact, strict=True)}
+        for name in wide:
+            sums, entries = sketched(points[name], self.flat, name)
+            kept[name] = Tallies({"points": sums, "entries": entries})
+        return kept
 
     def read(self, tally: Tally) -> list[Reading]:
         layers = tally.parts.get("layers", Tallies()).parts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Self
 
 import torch
@@ -32,10 +33,15 @@ class Moments(Tally, kind="moments"):
     @classmethod
     def about(cls, points: Tensor) -> Self:
         """Of (n, d) points."""
-        wide = points.double()
-        mean = wide.sum(0) / max(len(wide), 1)
-        centred = wide - mean
-        return cls.of(count=torch.tensor(len(points)), mean=mean, scatter=centred.T @ centred)
+        return cls.about_each([points])[0]
+
+    @classmethod
+    def about_each(cls, clouds: Sequence[Tensor]) -> list[Self]:
+        """Of (n, d) points each, n the same for all: side by side, since many small sums take longer than a large one."""
+        wide, widths = torch.cat(tuple(clouds), 1).double(), [points.shape[1] for points in clouds]
+        count, mean = torch.tensor(len(wide)), wide.sum(0) / max(len(wide), 1)
+        centred = (wide - mean).split(widths, 1)
+        return [cls.of(count=count, mean=m, scatter=c.T @ c) for m, c in zip(mean.split(widths), centred, strict=True)]
 
     def _joined(self, other: Tally) -> Self:
         if not self.values or not other.values:

@@ -13,6 +13,7 @@ from brinell.core.probe import Needs, Probe, View
 from brinell.core.tally import Max, Sum, Tallies, Tally
 
 _PER_LAYER = ("zeros", "lifetime_sparsity", "population_sparsity", "lifetime_hoyer", "population_hoyer")
+_OF_LAYERS = ("n", "live", "population", "population_hoyer")
 
 
 def treves_rolls(responses: Tensor, axis: int = 0) -> Tensor:
@@ -63,11 +64,11 @@ def hoyer(responses: Tensor, axis: int = 0) -> Tensor:
     return _hoyer(r.sum(axis), r.square().sum(axis), r.shape[axis])
 
 
-def _treves_rolls(total: Tensor, squares: Tensor, m: int) -> Tensor:
+def _treves_rolls(total: Tensor, squares: Tensor, m: int | Tensor) -> Tensor:
     return (1 - total.square() / (m * squares)) / (1 - 1 / m)
 
 
-def _hoyer(total: Tensor, squares: Tensor, m: int) -> Tensor:
+def _hoyer(total: Tensor, squares: Tensor, m: int | Tensor) -> Tensor:
     return (m**0.5 - total / squares.sqrt()) / (m**0.5 - 1)
 
 
@@ -81,7 +82,7 @@ def _checked(responses: Tensor, axis: int) -> Tensor:
     return responses.double()
 
 
-class Sparsity(Probe, name="sparsity"):
+class Sparsity(Probe, name="sparsity", version=2):
     """How sparse each layer's responses are, over samples and over units: the plain sparsity beside the semantic one (selectivity).
 
     A unit can be silent most of the time without standing for a class, and can prefer a class without ever being silent. Readings
@@ -117,18 +118,24 @@ class Sparsity(Probe, name="sparsity"):
         return Needs(layers=self.layers, pooled=self.pooled)
 
     def observe(self, view: View, *, draws: Draws) -> Tally:
-        layers = {name: _sums(responses.flatten(1).double()) for name, responses in view.activations.items()}
-        order = {name: torch.tensor(place) for place, name in enumerate(layers)}
-        return Tallies({"layers": Tallies(layers), "order": Max(order)})
+        layers = [responses.flatten(1) for responses in view.activations.values()]
+        if not layers:
+            return Tallies()
+        blocks = [layers] if self.pooled else [[layer] for layer in layers]  # means are few: all at once; whole maps one by one
+        sums = [_sums(block) for block in blocks]
+        widths = {name: torch.tensor((place, layers[place].shape[1])) for place, name in enumerate(view.activations)}
+        return Tallies({"layers": Max.of(widths), "sums": Sum.of({key: torch.cat([part[key] for part in sums]) for key in sums[0]})})
 
     def read(self, tally: Tally) -> list[Reading]:
-        layers = tally.parts.get("layers", Tallies()).parts
-        if not layers:
+        if "layers" not in tally:
             return [Reading.undefined("zeros", "no layer was recorded: the network has no ReLU, or there is no sample")]
-        place = tally.parts["order"].values
+        widths = tally.parts["layers"].values
         readings: list[Reading] = []
-        for name in sorted(layers, key=lambda layer: (int(place[layer]), layer)):
-            readings += _layer(name, layers[name])
+        first = 0
+        for place, name in enumerate(sorted(widths, key=lambda layer: int(widths[layer][0]))):
+            units = slice(first, first := first + int(widths[name][1]))
+            seen = {key: value[place] if key in _OF_LAYERS else value[units] for key, value in tally.parts["sums"].values.items()}
+            readings += _layer(name, seen)
         return [*readings, *(over_layers([r for r in readings if r.name == name]) for name in _PER_LAYER)]
 
 
@@ -141,25 +148,34 @@ def over_layers(layers: list[Reading]) -> Reading:
     return Reading(layers[0].name, float(values.mean()), n=layers[0].n, array=values, axis="layer")
 
 
-def _sums(r: Tensor) -> Sum:
-    """r: (n, u) float64. The population measures are summed per sample, since a sample is never split over shards."""
-    total, squares, m = r.sum(1), r.square().sum(1), r.shape[1]
+def _sums(layers: list[Tensor]) -> dict[str, Tensor]:
+    """layers: (n, u) each. The population measures are summed per sample, since a sample is never split over shards.
+
+    Returns:
+        Entries of all units side by side, and those in `_OF_LAYERS` of all layers.
+    """
+    r = torch.cat(layers, 1).double()
+    powers = r.square()
+    widths = [layer.shape[1] for layer in layers]
+    total, squares = (torch.stack([part.sum(1) for part in values.split(widths, 1)], 1) for values in (r, powers))
+    m = torch.tensor(widths, dtype=r.dtype, device=r.device)
     live = squares > 0
-    population = {"population": _treves_rolls(total, squares, m), "population_hoyer": _hoyer(total, squares, m)} if m > 1 else {}
-    return Sum.of(
-        n=torch.tensor(len(r)), negative=(r < 0).sum(), broken=(~r.isfinite()).sum(), live=live.sum(),
-        zeros=(r == 0).sum(0), total=r.sum(0), squares=r.square().sum(0),
-        **{name: torch.where(live, values, 0.0).sum() for name, values in population.items()},
-    )  # fmt: skip
+    return {
+        "n": torch.full((len(widths),), len(r)), "live": live.sum(0),
+        "population": torch.where(live, _treves_rolls(total, squares, m), 0.0).sum(0),
+        "population_hoyer": torch.where(live, _hoyer(total, squares, m), 0.0).sum(0),
+        "negative": (r < 0).sum(0), "broken": (~r.isfinite()).sum(0), "zeros": (r == 0).sum(0),
+        "total": r.sum(0), "squares": powers.sum(0),
+    }  # fmt: skip
 
 
-def _layer(layer: str, seen: Tally) -> list[Reading]:
-    n, units = int(seen["n"]), len(seen["zeros"])
+def _layer(layer: str, seen: dict[str, Tensor]) -> list[Reading]:
+    n, units, broken, negative = int(seen["n"]), len(seen["zeros"]), int(seen["broken"].sum()), int(seen["negative"].sum())
     reason = ""
-    if int(seen["broken"]):
-        reason = f"{int(seen['broken'])} responses are NaN or inf"
-    elif int(seen["negative"]):
-        reason = f"{int(seen['negative'])} of {n * units} responses are negative; record a layer after its ReLU"
+    if broken:
+        reason = f"{broken} responses are NaN or inf"
+    elif negative:
+        reason = f"{negative} of {n * units} responses are negative; record a layer after its ReLU"
     elif n < 2 or units < 2:
         reason = f"there are {n} samples and {units} units; sparsity compares at least 2 of each"
     if reason:
