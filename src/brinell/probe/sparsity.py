@@ -11,6 +11,7 @@ from brinell.core.errors import UndefinedReading
 from brinell.core.measurement import Reading
 from brinell.core.probe import Needs, Probe, View
 from brinell.core.tally import Max, Sum, Tallies, Tally
+from brinell.probe.selectivity import negatives
 
 _PER_LAYER = ("zeros", "lifetime_sparsity", "population_sparsity", "lifetime_hoyer", "population_hoyer")
 _OF_LAYERS = ("n", "live", "population", "population_hoyer")
@@ -154,8 +155,11 @@ def _sums(layers: list[Tensor]) -> dict[str, Tensor]:
     Returns:
         Entries of all units side by side, and those in `_OF_LAYERS` of all layers.
     """
-    r = torch.cat(layers, 1).double()
+    narrow = torch.cat(layers, 1)
+    r = narrow.double()
     powers = r.square()
+    energy = powers.sum(0)
+    whole = bool(energy.isfinite().all())  # squares of float64 can overflow, so the rest is counted
     widths = [layer.shape[1] for layer in layers]
     total, squares = (torch.stack([part.sum(1) for part in values.split(widths, 1)], 1) for values in (r, powers))
     m = torch.tensor(widths, dtype=r.dtype, device=r.device)
@@ -164,8 +168,8 @@ def _sums(layers: list[Tensor]) -> dict[str, Tensor]:
         "n": torch.full((len(widths),), len(r)), "live": live.sum(0),
         "population": torch.where(live, _treves_rolls(total, squares, m), 0.0).sum(0),
         "population_hoyer": torch.where(live, _hoyer(total, squares, m), 0.0).sum(0),
-        "negative": (r < 0).sum(0), "broken": (~r.isfinite()).sum(0), "zeros": (r == 0).sum(0),
-        "total": r.sum(0), "squares": powers.sum(0),
+        "negative": negatives(narrow), "broken": torch.zeros_like(energy, dtype=torch.int64) if whole else (~r.isfinite()).sum(0),
+        "zeros": (narrow == 0).sum(0), "total": r.sum(0), "squares": energy,
     }  # fmt: skip
 
 
