@@ -1,5 +1,7 @@
 """Tallies are commutative monoids, and survive being stored."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load, save
 
-from brinell.core.tally import Max, Rows, Sample, Sum, Tallies, Tally, encode, unpack
+from brinell.core.tally import Max, Rows, Sample, Sum, Tallies, Tally, added, encode, unpack
 
 IDS = st.lists(st.integers(-(2**40), 2**40), min_size=1, max_size=30, unique=True)
 KINDS = ("sum", "max", "rows", "sample", "tallies")
@@ -167,3 +169,27 @@ def test_codes_of_no_rows_and_of_long_texts():
     assert codes.shape == (0,) and codes.dtype == torch.int64 and not table.values
     texts = [f"{'x' * 200}{k}" for k in range(500)]
     assert len(encode(np.array(texts))[0].unique()) == 500
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 15, 16, 17, 31, 33, 100, 1000])
+def test_many_parts_are_added_in_order_and_few_sums_wait(n):
+    alive: weakref.WeakSet[Piece] = weakref.WeakSet()
+    most = 0
+
+    class Piece:
+        def __init__(self, numbers):
+            self.numbers = numbers
+            alive.add(self)
+
+        def __add__(self, other):
+            return Piece(self.numbers + other.numbers)
+
+    def pieces():
+        nonlocal most
+        for number in range(n):
+            most = max(most, len(alive))
+            yield Piece([number])
+
+    total = added(pieces())
+    assert (total.numbers if total else []) == list(range(n)) and (total is None) == (n == 0)
+    assert most <= 7
