@@ -83,11 +83,16 @@ class Working(nn.Module):
             hidden = torch.relu(x)
         out = self.layers[2](hidden)
         if self.how != "buffer" and self.in_place:
-            hidden.mul_(7)
+            if self.how == "data":
+                hidden.data.mul_(7)
+            elif self.how == "numpy":
+                hidden.numpy()[:] = 7
+            else:
+                hidden.mul_(7)
         return self.layers[5](self.layers[4](torch.relu(out)))
 
 
-@pytest.mark.parametrize("how", ["after reading", "draws", "buffer"])
+@pytest.mark.parametrize("how", ["after reading", "data", "numpy", "draws", "buffer"])
 def test_a_network_that_works_in_place_is_recorded_before_it_writes(how):
     """The lab records without copying; where that does not do it begins the batch again, as if nothing had been."""
     x = maps()[1]

@@ -43,6 +43,9 @@ KINDS: dict[str, tuple[Callable[..., Any], ...]] = {
 _SILENT = {f"torch.nn.modules.{family}" for family in ("batchnorm", "container", "conv", "dropout", "flatten", "linear", "pooling")}
 """Where the modules are defined that call no non-linearity themselves, and need not be watched."""
 
+_UNCOUNTED = (Tensor.data.__get__, Tensor.numpy, Tensor.__array__)  # pyright: ignore[reportAttributeAccessIssue]
+"""What hands out memory of a tensor in which writes are not counted."""
+
 _KIND_OF = {function: kind for kind, functions in KINDS.items() for function in functions}
 
 Keep = Callable[[Tensor], Tensor]
@@ -76,18 +79,20 @@ class Recording(dict[str, Tensor]):
         self.kinds: dict[str, str] = {}
         self._pooled: dict[str, Tensor] = {}
         self._versions: dict[str, int] = {}
+        self.exposed = False
 
     def add(self, name: str, kind: str, activation: Tensor) -> None:
         self[name], self.kinds[name] = activation, kind
         self._versions[name] = _version(activation)
 
     def overwritten(self) -> bool:
-        """Has somebody written into a recorded tensor since? `itself` lends the network's own, and some networks work in place."""
-        return any(_version(activation) != self._versions[name] for name, activation in self.items())
+        """May somebody have written into a recorded tensor since? `itself` lends the network's own, and some networks work in place."""
+        return self.exposed or any(_version(activation) != self._versions[name] for name, activation in self.items())
 
     def clear(self) -> None:
         super().clear()
         self._pooled.clear()
+        self.exposed = False
 
     def pooled(self, name: str) -> Tensor:
         """The mean of a layer over positions, `pooled`; computed once, however many ask."""
@@ -125,6 +130,8 @@ class _Watch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
+        if func in _UNCOUNTED:
+            self.found.exposed = True
         if isinstance(out, Tensor) and func in _KIND_OF and out.ndim > 1 and self.rows in (-1, len(out)):
             place = self.stack[-1] if self.stack and self.stack[-1] else "root"
             call = self.calls.get(place, 0)
