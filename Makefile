@@ -29,8 +29,8 @@ $(READY): # its name holds a checksum of the lock and of pyproject.toml, so date
 		echo "making .venv with $$found; the first time takes some minutes"; \
 		"$$found" -m venv --clear .venv; \
 	fi
-	@: # --no-compile: modules are compiled when they are first imported; all of them at once take a minute, and few are ever used
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile --requirement requirements.lock
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true # on all cores, where pip takes one and a minute; some files are no Python
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
 	@rm -f .venv/.ready-*
 	@touch $@
