@@ -314,3 +314,29 @@ def test_a_probe_that_trips_over_its_tally_takes_nothing_with_it():
         row = table.row("engine_stumbling", perturbation=spec)
         assert row["status"] == "failed" and "KeyError" in row["reason"] and "no such column" in row["reason"]
         assert table.row("accuracy", perturbation=spec)["status"] == "ok"
+
+
+class Leaving(nn.Module):
+    """Has a second layer for batches whose first image is light, and for the others none."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(16, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        hidden = torch.relu(self.first(x.flatten(1)))
+        return torch.relu(self.second(hidden)) if x[0].mean() > 0.5 else self.second(hidden)
+
+
+@pytest.mark.parametrize("probe", ["sparsity", "class_selectivity", "dimensionality(sample=10)"])
+def test_a_network_whose_layers_depend_on_the_batch_fails_that_probe_alone(probe):
+    x, y = torch.rand(12, 1, 4, 4, generator=torch.Generator().manual_seed(0)) * 0.4, torch.arange(12) % 2
+    x[4:8] += 0.6
+    table = br.Lab(device="cpu", batch_size=4).measure({"net": Leaving().eval()}, (x, y), [NOISE], ["accuracy", probe])
+    clean = table.plan["perturbations"][0]
+    assert table.row("accuracy", perturbation=clean)["n"] == 12
+    (row,) = [row for row in table.rows if row["probe"] == br.parse(probe).spec() and row["perturbation"] == clean]
+    assert row["status"] == "failed" and "has no sum: TypeError" in row["reason"] and "layers=(...)" in row["reason"]
+    asked = br.parse(probe).replace(layers=("root:0",))
+    table = br.Lab(device="cpu", batch_size=4).measure({"net": Leaving().eval()}, (x, y), [NOISE], [asked])
+    assert {row["layer"] for row in table.rows if row["layer"]} == {"root:0"}

@@ -82,8 +82,8 @@ _Part = TypeVar("_Part", bound=_Adding)
 def added(parts: Iterable[_Part]) -> _Part | None:
     """The sum of parts in their order, None of none.
 
-    Neighbours are added first, then pairs of them, up to 16 parts; these are added to those before. So each sum is of parts of like
-    size, a large one is copied a few times and not once for every part, and five sums wait at a time at most, however many parts come.
+    Neighbours are added first, then pairs of them, up to 16 parts; these are added to all before. So a large sum is copied once for every
+    16 parts, and five sums wait at a time at most, however many parts come.
 
     Example:
         >>> added(["a", "b", "c"])

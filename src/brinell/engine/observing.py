@@ -214,7 +214,7 @@ class _Batch:
         Raises:
             _InPlace: the network works in place. It is one of `_in_place` from now on.
         """
-        if self.net.module is not None and self.net.module not in _in_place and recording.overwritten():
+        if self.whole and self.net.module is not None and self.net.module not in _in_place and recording.overwritten():
             _in_place.add(self.net.module)
             raise _InPlace
 

@@ -41,15 +41,19 @@ class Shard:
     log: list[str] = field(default_factory=list)
 
     def __add__(self, other: Shard) -> Shard:
-        """Both together, this one's samples first."""
-        tallies = dict(self.tallies)
+        """Both together, this one's samples first. A probe whose tallies have no sum has failed, and takes nothing with it."""
+        tallies, failures = dict(self.tallies), {**other.probe_failures, **self.probe_failures}
         for spec, tally in other.tallies.items():
-            tallies[spec] = tallies[spec] + tally if spec in tallies else tally
+            try:
+                tallies[spec] = tallies[spec] + tally if spec in tallies else tally
+            except EXPLAINED as error:
+                remedy = "where the network has layers for some batches alone, give the probe layers=(...) that it always has"
+                failures.setdefault(spec, f"what it kept of two shards has no sum: {reason(error)}; {remedy}")
         return Shard(
             {name: torch.cat([part.samples[name] for part in (self, other) if part.samples]) for name in self.samples or other.samples},
             tallies,
             self.failure or other.failure,
-            {**other.probe_failures, **self.probe_failures},
+            failures,
             self.forwards + other.forwards,
             self.backwards + other.backwards,
             self.seconds + other.seconds,
