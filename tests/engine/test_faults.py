@@ -1,17 +1,21 @@
 """Full disks, failing writes and damaged files: a rerun gives the undisturbed result, or one error that names the file."""
 
 import errno
+import json
 import os
 import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import brinell as br
 from brinell.core.errors import StoreError
+from brinell.core.measurement import COLUMNS
+from brinell.engine.store import Signature, Store
 from brinell.engine.table import open_table
 
 PERTURBATIONS, PROBES, SUMMARIES = ["gaussian_noise", "pgd(steps=2, threat=ball(eps=0.1))"], ["accuracy", "class_selectivity"], ["bound"]
@@ -94,6 +98,62 @@ def damages(content: bytes, chance: random.Random) -> list[bytes]:
         place = chance.randrange(len(content))
         found.append(content[:place] + bytes([content[place] ^ (1 << chance.randrange(8))]) + content[place + 1 :])
     return found
+
+
+def flipped(content: bytes, places: range) -> Iterator[bytes]:
+    """The content with one bit flipped, for every bit of every place."""
+    for place in places:
+        for bit in range(8):
+            yield content[:place] + bytes([content[place] ^ (1 << bit)]) + content[place + 1 :]
+
+
+def written_rows(place: Path) -> Store:
+    store = Store(place)
+    row = {**dict.fromkeys(COLUMNS), "net": "net", "value": 0.25, "n": 3}
+    store.write_rows("rows.parquet", [row], beside={"arrays/a.safetensors": "0123456789abcdef", "samples/a.parquet": "fedcba9876543210"})
+    return store
+
+
+@pytest.mark.parametrize("was, now", [
+    (b'": "0123', b'":`"0123'), (b'"0123456789abcdef"', b'[123456789012345 ]'), (b"0123456789abcdef", b"0123456789abcdee"),
+    (b"arrays/a", b"arrays/b"), (b"digest", b"eigest"), (b"beside", b"besidf"), (b"seal", b"se\xffl"), (b"arrays/", b"\xffrrays/"),
+])  # fmt: skip
+def test_damaged_metadata_are_named(tmp_path, was, now):
+    store, file = written_rows(tmp_path), tmp_path / "rows.parquet"
+    content = file.read_bytes()
+    assert was in content
+    assert len(was) == len(now)
+    file.write_bytes(content.replace(was, now))
+    with pytest.raises(StoreError, match=r"rows\.parquet is damaged"):
+        store.signature("rows.parquet")
+    with pytest.raises(StoreError, match=r"rows\.parquet is damaged"):
+        store.read_rows("rows.parquet")
+
+
+def test_metadata_of_older_versions_are_read(tmp_path):
+    """They hold no seal over the digests of the files beside, or nothing at all."""
+    store, rows = written_rows(tmp_path), written_rows(tmp_path).read_rows("rows.parquet")
+    own = store.signature("rows.parquet")
+    digests = f"digest: '{own.digest}', beside: '{json.dumps(own.beside)}'"
+    for name, noted, expected in [("old", f", KV_METADATA {{{digests}}}", own), ("oldest", "", Signature(""))]:
+        store.duckdb.execute(f"COPY (FROM '{tmp_path}/rows.parquet') TO '{tmp_path}/{name}.parquet' (FORMAT parquet{noted})")
+        assert store.signature(f"{name}.parquet") == expected and store.read_rows(f"{name}.parquet") == rows
+
+
+@pytest.mark.slow
+def test_every_bit_of_the_footer_of_a_file(tmp_path):
+    """Whatever bit is flipped there: an error that names the file, or the same rows beside the same files (or, at worst, no digest)."""
+    store, file = written_rows(tmp_path), tmp_path / "rows.parquet"
+    rows, signature = store.read_rows("rows.parquet"), store.signature("rows.parquet")
+    content, refused = file.read_bytes(), 0
+    for damaged in flipped(content, range(len(content) - 500, len(content))):
+        file.write_bytes(damaged)
+        try:
+            assert store.read_rows("rows.parquet") == rows and store.signature("rows.parquet") in (signature, Signature(""))
+        except StoreError as error:
+            assert "rows.parquet is damaged" in str(error), error
+            refused += 1
+    assert refused > 2000
 
 
 def everything(table: br.Table) -> None:

@@ -23,12 +23,12 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -42,6 +42,8 @@ TYPES = {
     "value": "DOUBLE", "low": "DOUBLE", "high": "DOUBLE", "confidence": "DOUBLE", "seconds": "DOUBLE",
     "n": "BIGINT", "seed": "BIGINT", "forwards": "BIGINT", "backwards": "BIGINT", "place": "BIGINT",
 }  # fmt: skip
+
+R = TypeVar("R")
 
 _TEMPORARY = ".unfinished"
 _LONG_AGO = 3600.0  # seconds; writing one file takes no such time
@@ -187,13 +189,13 @@ class Store:
         Raises:
             StoreError: the file is damaged, or missing.
         """
-        found = self._parquet(path, "SELECT * FROM read_parquet('{}')")
-        names = [column[0] for column in found.description]
-        rows = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
-        try:
-            digest = _rows_digest(rows, tuple(rows[0]) if rows else ())
-        except (TypeError, ValueError) as error:
-            raise StoreError(f"{self.root / path} is damaged ({error}); delete it and run again") from error
+
+        def read(found: Any) -> tuple[list[dict[str, Any]], str]:
+            names = tuple(column[0] for column in found.description)
+            rows = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+            return rows, _rows_digest(rows, names)
+
+        rows, digest = self._parquet(path, "read_parquet", read)
         self._hold(path, self.signature(path).digest, digest)
         return rows
 
@@ -215,16 +217,13 @@ class Store:
         Raises:
             StoreError: the file is damaged, or missing.
         """
-        found = self._parquet(path, "SELECT * FROM read_parquet('{}')").fetchnumpy()
-        columns = {name: np.asarray(value) for name, value in found.items()}
+        columns = self._parquet(path, "read_parquet", lambda found: {name: np.asarray(value) for name, value in found.fetchnumpy().items()})
         self._hold(path, self.signature(path).digest, _columns_digest(columns))
         return columns
 
     def signature(self, path: str) -> Signature:
         """What a Parquet file says of itself and of its neighbours."""
-        found = self._parquet(path, "SELECT * FROM parquet_kv_metadata('{}')").fetchall()
-        noted = {key.decode(): text.decode() for _, key, text in found}
-        return Signature(noted.get("digest", ""), json.loads(noted.get("beside", "{}")))
+        return self._parquet(path, "parquet_kv_metadata", lambda found: _signature(found.fetchall()))
 
     def _hold(self, path: str, was: str, found: str) -> None:
         if was and found != was:  # files of older versions hold no digest
@@ -249,19 +248,21 @@ class Store:
         _ = self.read_columns(path) if columns else self.read_rows(path)  # they refuse it too
         return self.signature(path)
 
-    def _parquet(self, path: str, query: str) -> Any:
+    def _parquet(self, path: str, function: str, read: Callable[[Any], R]) -> R:
+        """What `read` makes of a file as one of DuckDB's table functions sees it; whatever it trips over is damage."""
         import duckdb
 
         place = self.root / path
         try:
-            return self.duckdb.execute(query.format(_quoted(place)))
-        except duckdb.Error as error:
+            return read(self.duckdb.execute(f"SELECT * FROM {function}('{_quoted(place)}')"))
+        except (duckdb.Error, ValueError, TypeError, KeyError) as error:
             if not place.exists():
                 raise StoreError(f"{place} is missing; run again to measure its cell") from error
             if isinstance(error, duckdb.FatalException | duckdb.InternalException):
                 self._connection = None  # a damaged file can bring the whole database down; the next file gets a new one
                 _database.cache_clear()
-            raise StoreError(f"{place} is damaged ({str(error).splitlines()[0]}); delete it and run again") from error
+            why = str(error).partition("\n")[0]
+            raise StoreError(f"{place} is damaged ({why}); delete it and run again") from error
 
     def names(self, folder: str, suffix: str) -> set[str]:
         """Names, without suffix, of the finished files of a folder."""
@@ -333,5 +334,20 @@ def _json_digest(value: dict[str, Any]) -> str:
 
 
 def _signed(digest: str, beside: Mapping[str, str] | None = None) -> str:
-    """Options of DuckDB's COPY: Parquet, with the digests in the metadata of the file."""
-    return f"FORMAT parquet, KV_METADATA {{digest: '{digest}', beside: '{json.dumps(dict(beside or {}))}'}}"
+    """Options of DuckDB's COPY: Parquet, with the digests in the metadata of the file, and a digest of those."""
+    text = json.dumps(dict(beside or {}))
+    return f"FORMAT parquet, KV_METADATA {{digest: '{digest}', beside: '{text}', seal: '{digest_of(digest, text)}'}}"
+
+
+def _signature(entries: Iterable[tuple[str, bytes, bytes]]) -> Signature:
+    """What `_signed` wrote; ValueError where it is something else. Files of older versions hold no seal, or nothing."""
+    noted = {key.decode(): text.decode() for _, key, text in entries}
+    if noted and {*noted} not in ({"digest", "beside"}, {"digest", "beside", "seal"}):
+        raise ValueError(f"entries {', '.join(sorted(noted))}")
+    digest, text = noted.get("digest", ""), noted.get("beside", "{}")
+    if "seal" in noted and noted["seal"] != digest_of(digest, text):
+        raise ValueError("its seal does not match")
+    beside = json.loads(text)
+    if not isinstance(beside, dict) or not all(isinstance(value, str) for value in beside.values()):
+        raise ValueError(f"beside is {text[:60]}")
+    return Signature(digest, beside)
