@@ -11,7 +11,7 @@ import brinell as br
 from brinell.core.errors import StoreError
 from brinell.engine.integrity import integrity
 from brinell.engine.plan import keys_of
-from brinell.engine.store import Store
+from brinell.engine.store import Store, digest_of
 
 FGSM = "fgsm(threat=ball(eps=0.1))"
 
@@ -70,10 +70,11 @@ def test_changed_values_are_found_though_the_file_can_be_read(run):
     rows[0]["value"] = np.nextafter(rows[0]["value"] or 0.5, 1)
     store.write_rows(path, rows, tuple(rows[0]), signed.beside)  # a new digest: whole, and yet not what was measured?
     assert integrity(run).sound  # a digest is no signature
-    content = file.read_bytes()
-    other = store.check(path).digest.encode()
-    assert content.count(other) == 1
-    file.write_bytes(content.replace(other, signed.digest.encode()))
+    content, text, other = file.read_bytes(), json.dumps(signed.beside), store.check(path).digest
+    for now, was in [(other, signed.digest), (digest_of(other, text), digest_of(signed.digest, text))]:  # the digest, and its seal
+        assert content.count(now.encode()) == 1
+        content = content.replace(now.encode(), was.encode())
+    file.write_bytes(content)
     assert integrity(run).damaged == {path: "its digest does not match its content; delete it and run again"}
     with pytest.raises(StoreError, match=r"readings.* is damaged \(its digest does not match its content\); delete it and run again"):
         store.read_rows(path)  # nor does a report use it
