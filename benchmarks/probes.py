@@ -5,10 +5,11 @@
 ResNet-20, all 19 ReLU layers, batches of 256 on one thread, in processor seconds. The bare side passes the images through the network and
 does nothing else. The other side records every layer, lets each probe observe every batch, adds up what they keep, and takes the
 readings: selectivity with its null, sparsity, dimensionality of pooled activations with two intrinsic dimensions from a sample of 2,000;
-and, as a second case, the dimensionality of whole maps by a sketch of 256 sums as well. The third side is the lab, which also writes
-everything to disk. All sides keep the memory they have freed (`engine.allocator`), as the command line does: otherwise up to a third of
-the time goes into asking the system for the same pages again, by chance on one side and not on the other. Memory: the peak of a process
-that reads 10,000 images, made when they are read, over that of one that reads 2,500.
+and, as a second case, the dimensionality of whole maps by a sketch of 256 sums as well. These sides take turns batch by batch, so that the
+processor's speed is the same for all; the lab, which also writes everything to disk, takes turns with the bare side as a whole. All sides
+keep the memory they have freed (`engine.allocator`), as the command line does: otherwise up to a third of the time goes into asking the
+system for the same pages again, by chance on one side and not on the other. Memory: the peak of a process that reads 10,000 images, made
+when they are read, over that of one that reads 2,500.
 """
 
 import argparse
@@ -22,14 +23,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from timing import interleaved, median_ratio, one_thread, result
+from timing import in_turns, interleaved, median_ratio, one_thread, result
 from torch import Tensor
 
 import brinell as br
 from brinell.core.measurement import Reading
 from brinell.core.perturbation import Perturbation
 from brinell.core.probe import Probe
-from brinell.core.tally import Tallies, added
+from brinell.core.tally import Tallies, Total
 from brinell.engine.allocator import keep_freed_memory
 from brinell.engine.observing import observe_shard
 
@@ -54,15 +55,18 @@ def prepared(texts: tuple[str, ...], net: br.Network, data: br.Dataset) -> list[
     return probes
 
 
-def read(net: br.Network, data: br.Dataset, probes: list[Probe]) -> Iterator[Reading]:
-    """Every reading of every probe of the clean samples.
+def reading(net: br.Network, data: br.Dataset, probes: list[Probe]) -> Iterator[list[Reading]]:
+    """Nothing after each batch, then every reading of every probe of the clean samples.
 
     Raises:
         SystemExit: a probe could not observe.
     """
-    total = added(observed(net, data, probes))
-    for probe in probes:
-        yield from probe.read(total.parts[probe.spec()]) if total else ()
+    total: Total[Tallies] = Total()
+    for tallies in observed(net, data, probes):
+        total.add(tallies)
+        yield []
+    whole = total.sum()
+    yield [reading for probe in probes for reading in probe.read(whole.parts[probe.spec()])] if whole else []
 
 
 def observed(net: br.Network, data: br.Dataset, probes: list[Probe]) -> Iterator[Tallies]:
@@ -87,8 +91,8 @@ def measure(n: int) -> int:
     net, rows = br.load_network(NETWORK).frozen_copy(torch.device("cpu")), np.arange(n)
     data = br.Dataset("digits under noise", (3, 32, 32), rows % 10, rows, tuple("0123456789"), made, content="digits under noise")
     with one_thread():
-        count = len(list(read(net, data, prepared(FLAT, net, data))))
-    print(f"{n} images, {count} readings", file=sys.stderr)
+        *_, readings = reading(net, data, prepared(FLAT, net, data))
+    print(f"{n} images, {len(readings)} readings", file=sys.stderr)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
@@ -112,20 +116,18 @@ def main() -> None:
         data = br.Dataset.from_arrays(x, y, classes=10)
         pooled, flat = (prepared(texts, net, data) for texts in (POOLED, FLAT))
 
-        def bare() -> None:
-            with torch.inference_mode():
-                for part in x.split(BATCH):
+        def bare() -> Iterator[None]:
+            for part in x.split(BATCH):
+                with torch.inference_mode():  # left between two turns: the other sides are not in it
                     net(part.contiguous(memory_format=torch.channels_last))
+                yield
 
-        sides = {
-            "bare": bare,
-            "pooled": lambda: list(read(net, data, pooled)),
-            "flat": lambda: list(read(net, data, flat)),
-            "lab": lambda: br.Lab(device="cpu").measure(net, data, (), POOLED),
-        }
-        bare()
-        seconds = interleaved(sides, rounds, warmup=0 if given.quick else 1, clock=time.process_time)
-    ratios = {name: median_ratio(seconds[name], seconds["bare"]) for name in ("pooled", "flat", "lab")}
+        steps = {"bare": bare, "pooled": lambda: reading(net, data, pooled), "flat": lambda: reading(net, data, flat)}
+        seconds = in_turns(steps, rounds, warmup=0 if given.quick else 1, clock=time.process_time)
+        ratios = {name: median_ratio(seconds[name], seconds["bare"]) for name in ("pooled", "flat")}
+        wholes = {"bare": lambda: list(bare()), "lab": lambda: br.Lab(device="cpu").measure(net, data, (), POOLED)}
+        apart = interleaved(wholes, rounds, warmup=0, clock=time.process_time)
+        ratios["lab"] = median_ratio(apart["lab"], apart["bare"])
     print(f"{n} images: bare {statistics.median(seconds['bare']):.1f} s; peaks of {SIZES[0]} and {SIZES[1]}: {few}, {many} (KiB on Linux)")
     result(
         "probes", probes_over_forward=ratios["pooled"], flat_over_forward=ratios["flat"], lab_over_forward=ratios["lab"],

@@ -36,6 +36,40 @@ def interleaved(
     return seconds
 
 
+def in_turns(
+    sides: Mapping[str, Callable[[], Iterator[object]]], repeats: int, *, warmup: int = 1, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
+    """Seconds of each side in each round, as `interleaved` gives them, but the sides take turns within a round, a step at a time.
+
+    A processor can change its speed by a tenth within seconds. Where a step takes part of a second, all sides get the same of it.
+
+    Arguments:
+        sides: by name, what makes an iterator of the steps of one round; all it does between two steps is timed, and what it does after the
+            last one too. repeats, warmup, clock: as for `interleaved`.
+
+    Raises:
+        ValueError: there is no side or no round.
+    """
+    if not sides or repeats < 1:
+        raise ValueError(f"in_turns needs a side and a round; got {len(sides)} sides and {repeats} rounds")
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    names, turn, over = list(sides), 0, object()
+    for number in range(-warmup, repeats):
+        going, spent = {name: iter(sides[name]()) for name in names}, dict.fromkeys(names, 0.0)
+        while going:
+            first, turn = turn % len(names), turn + 1
+            for name in [name for name in names[first:] + names[:first] if name in going]:
+                start = clock()
+                ended = next(going[name], over) is over
+                spent[name] += clock() - start
+                if ended:
+                    del going[name]
+        if number >= 0:
+            for name in names:
+                seconds[name].append(spent[name])
+    return seconds
+
+
 def median_ratio(a: Sequence[float], b: Sequence[float]) -> float:
     """The median over rounds of a / b: how many times as long a takes as b.
 

@@ -223,3 +223,26 @@ def test_a_sketch_of_half_precision_is_that_of_its_values():
     a = torch.rand(30, 64, generator=torch.Generator().manual_seed(0)).half()
     for half, full in zip(sketched(a, 8), sketched(a.float(), 8), strict=True):
         assert torch.equal(half["scatter"], full["scatter"])
+
+
+def test_layers_of_all_widths_are_read_as_if_alone(make_view, measure):
+    """Narrow ones side by side, and folded ones between them, clean and perturbed, in two shards."""
+    lot = np.random.default_rng(5)
+    shapes = {"z:0": (2, 4, 4), "m:0": (16, 4, 4), "a:0": (3, 4, 4)}
+    clean = {name: torch.tensor(lot.normal(size=(40, *shape)) * lot.uniform(1, 3), dtype=torch.float32) for name, shape in shapes.items()}
+    moved = {name: a + torch.tensor(lot.normal(size=a.shape), dtype=torch.float32) for name, a in clean.items()}
+
+    def views(names):
+        for rows in (slice(0, 15), slice(15, 40)):
+            n = rows.stop - rows.start
+            still = make_view(
+                np.zeros((n, 2), np.float32), np.zeros(n, int), ids=np.arange(40)[rows], activations={a: clean[a][rows] for a in names}
+            )
+            yield replace(still, z=still.x + 1, activations={a: moved[a][rows] for a in names}, clean=still)
+
+    for probe in (Dimensionality(flat=48), Dimensionality(flat=8), Dimensionality(flat=4096)):
+        together = measure(probe, *views(shapes))
+        assert [r.layer for r in together if r.name == "components_90"] == list(shapes)
+        for name in shapes:
+            alone = {r.name: r.value for r in measure(probe, *views([name]))}
+            assert {r.name: r.value for r in together if r.layer == name} == pytest.approx(alone, rel=1e-9, abs=1e-9)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -79,31 +79,46 @@ class _Adding(Protocol):
 _Part = TypeVar("_Part", bound=_Adding)
 
 
-def added(parts: Iterable[_Part]) -> _Part | None:
-    """The sum of parts in their order, None of none.
+class Total(Generic[_Part]):
+    """The sum of parts that come one after the other.
 
     Neighbours are added first, then pairs of them, up to 16 parts; these are added to all before. So a large sum is copied once for every
     16 parts, and five sums wait at a time at most, however many parts come.
+    """
+
+    def __init__(self) -> None:
+        self._before: _Part | None = None
+        self._waiting: list[tuple[int, _Part]] = []
+
+    def add(self, part: _Part) -> None:
+        size = 1
+        while self._waiting and self._waiting[-1][0] == size:
+            part, size = self._waiting.pop()[1] + part, 2 * size
+        if size < _TOGETHER:
+            self._waiting.append((size, part))
+        else:
+            self._before = part if self._before is None else self._before + part
+
+    def sum(self) -> _Part | None:
+        """Of all parts in their order; None of none."""
+        parts = [part for part in (self._before, *(part for _, part in self._waiting)) if part is not None]
+        while len(parts) > 1:
+            last = parts.pop()
+            parts.append(parts.pop() + last)
+        return parts[0] if parts else None
+
+
+def added(parts: Iterable[_Part]) -> _Part | None:
+    """The `Total` of parts.
 
     Example:
         >>> added(["a", "b", "c"])
         'abc'
     """
-    total: _Part | None = None
-    waiting: list[tuple[int, _Part]] = []
+    total: Total[_Part] = Total()
     for part in parts:
-        size = 1
-        while waiting and waiting[-1][0] == size:
-            part, size = waiting.pop()[1] + part, 2 * size
-        if size < _TOGETHER:
-            waiting.append((size, part))
-        else:
-            total = part if total is None else total + part
-    while len(waiting) > 1:
-        (_, last), (size, earlier) = waiting.pop(), waiting.pop()
-        waiting.append((size, earlier + last))
-    rest = waiting[0][1] if waiting else None
-    return rest if total is None else total if rest is None else total + rest
+        total.add(part)
+    return total.sum()
 
 
 def _own(value: Tensor) -> Tensor:

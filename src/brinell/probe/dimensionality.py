@@ -12,9 +12,10 @@ from brinell.core.draws import Draws
 from brinell.core.errors import UndefinedReading
 from brinell.core.measurement import Bound, Reading
 from brinell.core.probe import Needs, Probe, View
-from brinell.core.tally import Max, Sample, Tallies, Tally
+from brinell.core.tally import Sample, Tallies, Tally
 from brinell.probe.intrinsic import nearest_distances, nearest_neighbour_dimension_of, two_nn_of
-from brinell.probe.moments import Moments, covariance_of
+from brinell.probe.layers import units_of, widths_of
+from brinell.probe.moments import BlockMoments, covariance_of
 from brinell.probe.sketch import sketched, unfolded_ratio
 from brinell.probe.spectrum import components, effective_rank, participation_ratio_of, spectrum_of
 
@@ -29,7 +30,7 @@ NEIGHBOURS = 20
 NONLINEAR: dict[str, Callable[[Tensor], float]] = {"two_nn": two_nn_of, "nearest_neighbour_dimension": nearest_neighbour_dimension_of}
 
 
-class Dimensionality(Probe, name="dimensionality", version=2):
+class Dimensionality(Probe, name="dimensionality", version=3):
     """The number of dimensions of every layer's activations A(z), and of what the perturbation changed, A(z) - A(x).
 
     From the eigenvalues lambda of the covariance of a layer's (n, u) activations: `components_90`, `components_95`, `components_99`
@@ -93,38 +94,42 @@ class Dimensionality(Probe, name="dimensionality", version=2):
         if view.clean is not None and view.z is not view.x:
             clean = {name: _points(view.clean.activations[name]) for name in now}
             clouds = {"perturbed": now, "clean": clean, "change": {name: now[name] - clean[name] for name in now}}
-        moments = {cloud: self._moments(found) for cloud, found in clouds.items()}
-        layers = {name: Tallies({cloud: found[name] for cloud, found in moments.items()}) for name in now}
-        kept: dict[str, Tally] = {"layers": Tallies(layers), "order": Max({name: torch.tensor(place) for place, name in enumerate(now)})}
-        if self.sample and not self.flat and now:
-            kept["sample"] = Tallies({cloud: Sample.pick(self.sample, view.ids, found) for cloud, found in clouds.items()})
+        if not now:
+            return Tallies()
+        kept: dict[str, Tally] = {"layers": widths_of(now)}
+        kept["moments"] = Tallies({cloud: self._moments(found) for cloud, found in clouds.items()})
+        if self.sample and not self.flat:
+            rows = {cloud: torch.cat(tuple(found.values()), 1) for cloud, found in clouds.items()}
+            kept["sample"] = Tallies({cloud: Sample.pick(self.sample, view.ids, {"points": wide}) for cloud, wide in rows.items()})
         return Tallies(kept)
 
-    def _moments(self, points: dict[str, Tensor]) -> dict[str, Tally]:
-        """Of every layer: exact where the points are narrow, sketched where they are wide."""
+    def _moments(self, points: dict[str, Tensor]) -> Tallies:
+        """Of every layer: exact where the points are narrow, all side by side, and sketched where they are wide."""
         wide = [name for name, found in points.items() if 0 < self.flat < found.shape[1]]
-        narrow = [name for name in points if name not in wide]
-        exact = Moments.about_each([points[name] for name in narrow]) if narrow else []
-        kept: dict[str, Tally] = {name: Tallies({"points": found}) for name, found in zip(narrow, exact, strict=True)}
+        narrow = [found for name, found in points.items() if name not in wide]
+        kept: dict[str, Tally] = {}
+        if narrow:
+            kept["exact"] = BlockMoments.about(torch.cat(narrow, 1), [found.shape[1] for found in narrow])
         for name in wide:
             sums, entries = sketched(points[name], self.flat, name)
             kept[name] = Tallies({"points": sums, "entries": entries})
-        return kept
+        return Tallies(kept)
 
     def read(self, tally: Tally) -> list[Reading]:
-        layers = tally.parts.get("layers", Tallies()).parts
-        if not layers:
+        if "layers" not in tally:
             return [Reading.undefined("components_90", "no layer was recorded: the network has no ReLU, or there is no sample")]
-        place = tally.parts["order"].values
+        units = units_of(tally.parts["layers"])
+        clouds = {cloud: _by_layer(list(units), found) for cloud, found in _whole(tally.parts["moments"].parts).items()}
         samples = _whole(tally.parts.get("sample", Tallies()).parts)
         readings: list[Reading] = []
-        for name in sorted(layers, key=lambda layer: (int(place[layer]), layer)):
-            readings += self._layer(name, layers[name], {cloud: sample[name] for cloud, sample in samples.items()})
+        for name, columns in units.items():
+            points = {cloud: sample["points"][:, columns] for cloud, sample in samples.items()}
+            readings += self._layer(name, {cloud: found[name] for cloud, found in clouds.items()}, points)
         return readings
 
-    def _layer(self, layer: str, clouds: Tally, samples: dict[str, Tensor]) -> list[Reading]:
+    def _layer(self, layer: str, clouds: dict[str, Tally], samples: dict[str, Tensor]) -> list[Reading]:
         readings: list[Reading] = []
-        for cloud, tally in _whole(clouds.parts).items():
+        for cloud, tally in clouds.items():
             readings += self._read_cloud(layer, SUFFIX[cloud], tally, samples.get(cloud))
         by_name = {reading.name: reading for reading in readings}
         for name in (*LINEAR, *NONLINEAR):
@@ -164,6 +169,13 @@ def _points(activation: Tensor) -> Tensor:
     return (activation.movedim(1, -1) if activation.ndim > 3 else activation).flatten(1)
 
 
+def _by_layer(layers: list[str], cloud: Tally) -> dict[str, Tally]:
+    """The moments of each layer of a cloud as `points`, and where they were sketched those of its `entries`."""
+    exact = cloud.parts.get("exact")
+    narrow = iter(exact.split() if isinstance(exact, BlockMoments) else ())
+    return {name: cloud.parts[name] if name in cloud.parts else Tallies({"points": next(narrow)}) for name in layers}
+
+
 def _whole(parts: dict[str, Tally]) -> dict[str, Tally]:
     """The clouds of all samples; shards in which nothing was moved have left one, which stands for both sides of no change."""
     if "still" not in parts:
@@ -178,7 +190,7 @@ def _unmoved(still: Tally) -> Tally:
     """The change of samples that were not moved: as many points, all 0."""
     if isinstance(still, Tallies):
         return Tallies({name: _unmoved(part) for name, part in still.parts.items()})
-    kept = {"count", "id", "#", "#k"}
+    kept = {"count", "widths", "id", "#", "#k"}
     return type(still)({name: value if name in kept else torch.zeros_like(value) for name, value in still.values.items()})
 
 

@@ -15,7 +15,8 @@ from brinell.core.draws import Draws
 from brinell.core.errors import UndefinedReading
 from brinell.core.measurement import Bound, Reading
 from brinell.core.probe import Needs, Probe, View
-from brinell.core.tally import Max, Sample, Sum, Tallies, Tally, encode
+from brinell.core.tally import Sample, Sum, Tallies, Tally, encode
+from brinell.probe.layers import units_of, widths_of
 from brinell.probe.tuning import f_ratio_of_sums, preference_auc
 
 _PER_LAYER = ("selectivity", "preferred_classes", "dead_units", "response_level", "f_ratio")
@@ -176,13 +177,12 @@ class Selectivity(Probe, name="class_selectivity", version=2):
 
     def observe(self, view: View, *, draws: Draws) -> Tally:
         labels, classes, shuffled = self._labels(view)
-        widths = {name: torch.tensor((place, r.shape[1])) for place, (name, r) in enumerate(view.activations.items())}
-        if not widths:
+        if not view.activations:
             return Tallies()
         responses = torch.cat(tuple(view.activations.values()), 1)  # all units side by side: one sum for all layers
         wide, member = responses.double(), torch.nn.functional.one_hot(labels, classes).T.double()
         parts: dict[str, Tally] = {
-            "layers": Max.of(widths),
+            "layers": widths_of(view.activations),
             "sums": Sum.of(
                 sums=member @ wide, counts=member.sum(1), squares=wide.square().sum(0), negative=negatives(responses),
             ),
@@ -216,11 +216,8 @@ class Selectivity(Probe, name="class_selectivity", version=2):
     def read(self, tally: Tally) -> list[Reading]:
         if "layers" not in tally:
             return [Reading.undefined("selectivity", "no layer was recorded: the network has no ReLU, or there is no sample")]
-        widths = tally.parts["layers"].values
         readings: list[Reading] = []
-        first = 0
-        for name in sorted(widths, key=lambda layer: int(widths[layer][0])):
-            units = slice(first, first := first + int(widths[name][1]))
+        for name, units in units_of(tally.parts["layers"]).items():
             readings += self._layer(name, units, tally.parts)
         names = [name for name in ("selectivity", "selectivity_null") if any(reading.name == name for reading in readings)]
         return [*readings, *(_network([reading for reading in readings if reading.name == name]) for name in names)]

@@ -10,7 +10,8 @@ from brinell.core.draws import Draws
 from brinell.core.errors import UndefinedReading
 from brinell.core.measurement import Reading
 from brinell.core.probe import Needs, Probe, View
-from brinell.core.tally import Max, Sum, Tallies, Tally
+from brinell.core.tally import Sum, Tallies, Tally
+from brinell.probe.layers import units_of, widths_of
 from brinell.probe.selectivity import negatives
 
 _PER_LAYER = ("zeros", "lifetime_sparsity", "population_sparsity", "lifetime_hoyer", "population_hoyer")
@@ -124,17 +125,14 @@ class Sparsity(Probe, name="sparsity", version=2):
             return Tallies()
         blocks = [layers] if self.pooled else [[layer] for layer in layers]  # means are few: all at once; whole maps one by one
         sums = [_sums(block) for block in blocks]
-        widths = {name: torch.tensor((place, layers[place].shape[1])) for place, name in enumerate(view.activations)}
-        return Tallies({"layers": Max.of(widths), "sums": Sum.of({key: torch.cat([part[key] for part in sums]) for key in sums[0]})})
+        widths = widths_of(dict(zip(view.activations, layers, strict=True)))
+        return Tallies({"layers": widths, "sums": Sum.of({key: torch.cat([part[key] for part in sums]) for key in sums[0]})})
 
     def read(self, tally: Tally) -> list[Reading]:
         if "layers" not in tally:
             return [Reading.undefined("zeros", "no layer was recorded: the network has no ReLU, or there is no sample")]
-        widths = tally.parts["layers"].values
         readings: list[Reading] = []
-        first = 0
-        for place, name in enumerate(sorted(widths, key=lambda layer: int(widths[layer][0]))):
-            units = slice(first, first := first + int(widths[name][1]))
+        for place, (name, units) in enumerate(units_of(tally.parts["layers"]).items()):
             seen = {key: value[place] if key in _OF_LAYERS else value[units] for key, value in tally.parts["sums"].values.items()}
             readings += _layer(name, seen)
         return [*readings, *(over_layers([r for r in readings if r.name == name]) for name in _PER_LAYER)]
