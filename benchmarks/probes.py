@@ -8,8 +8,8 @@ readings: selectivity with its null, sparsity, dimensionality of pooled activati
 and, as a second case, the dimensionality of whole maps by a sketch of 256 sums as well. These sides take turns batch by batch, so that the
 processor's speed is the same for all; the lab, which also writes everything to disk, takes turns with the bare side as a whole. All sides
 keep the memory they have freed (`engine.allocator`), as the command line does: otherwise up to a third of the time goes into asking the
-system for the same pages again, by chance on one side and not on the other. Memory: the peak of a process that reads 10,000 images, made
-when they are read, over that of one that reads 2,500.
+system for the same pages again, by chance on one side and not on the other. Memory: the peak of a process that reads 40,000 images, made
+when they are read, over that of one that reads 10,000.
 """
 
 import argparse
@@ -38,7 +38,7 @@ NETWORK = Path(__file__).resolve().parent / "networks" / "resnet20.safetensors"
 POOLED = ("class_selectivity", "sparsity", "dimensionality(sample=2000)")
 FLAT = (*POOLED, "dimensionality(flat=256)")
 BATCH = 256
-SIZES = (2_500, 10_000)
+SIZES = (10_000, 40_000)
 
 
 def made(ids: np.ndarray) -> Tensor:
