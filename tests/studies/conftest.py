@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ import brinell as br
 from brinell.core.hardening import Hardening
 from brinell.core.perturbation import points
 
-TRAIN, TEST = "digits(side=8, split=train)", "digits(side=8, split=test)"
+DATA = "digits(side=8, split=all)"
 FIT = "fit(batch_size=128, epochs=40, milestones=(20, 30), nesterov=False, schedule=step, weight_decay=0.0001)"
 PGD = "pgd(steps=20, step_size=0.025, threat=ball(eps=0.1))"
 PROBE = {
@@ -81,6 +82,15 @@ class Trained:
             return float((self.net(z).argmax(1) == self.test.labels()).float().mean())
 
 
+def halves(seed: int) -> tuple[br.Dataset, br.Dataset]:
+    """70 % of the digits of every class to learn from and the others to be tested on: each seed draws its own."""
+    data = br.load_dataset(DATA)
+    lot = np.random.default_rng(seed)
+    tested = [lot.permutation(rows)[: round(0.3 * len(rows))] for rows in (np.flatnonzero(data.y == k) for k in range(10))]
+    chosen = np.isin(np.arange(len(data)), np.concatenate(tested))
+    return data.take(np.flatnonzero(~chosen)), data.take(np.flatnonzero(chosen))
+
+
 @dataclass
 class Sweep:
     """The networks by alpha and seed."""
@@ -89,10 +99,10 @@ class Sweep:
 
     def __call__(self, alpha: float, seed: int) -> Trained:
         if (alpha, seed) not in self.made:
-            train = br.load_dataset(TRAIN)
+            train, test = halves(seed)
             start = br.load_network("small_cnn", shape=train.shape, classes=10, seed=seed)
             net = br.parse(f"selectivity(alpha={alpha}, fit={FIT})", Hardening)(start, train, seed=seed)
-            self.made[alpha, seed] = Trained(net, br.load_dataset(TEST), seed)
+            self.made[alpha, seed] = Trained(net, test, seed)
         return self.made[alpha, seed]
 
     def mean(self, what: Callable[[Trained], float], alpha: float, seeds: int = 3) -> float:

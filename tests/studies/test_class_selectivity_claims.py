@@ -70,15 +70,15 @@ def test_attacks_gain_from_low_selectivity(sweep):
 
 
 def test_average_and_worst_case_are_traded(sweep):
-    """Claim 6: at alpha -5 corruption accuracy gains on attack accuracy, which falls; at 1 corruption accuracy falls.
+    """Claim 6: at alpha -5 corruption accuracy rises, in light, and attack accuracy falls; at 1 corruption accuracy falls.
 
-    The calibration also had corruption accuracy itself rise, by 3 points or more. It does not here: 0.9 points over six seeds, three of
-    which lose (-1.4, 1.8, 1.2, -0.2, 6.0, -2.1).
+    Seeds differ by 7 points: over 36 of them corruption accuracy rises by 7.9 points, give or take 1.3, and over the six from 0 to 5, as
+    many as the calibration had, by 1.9. Twelve are asked here.
     """
-    plain, low = ((sweep.mean(corrupted, alpha, 6), sweep.mean(attacked, alpha, 6)) for alpha in (0, -5))
+    plain, low = ((sweep.mean(corrupted, alpha, 12), sweep.mean(attacked, alpha, 12)) for alpha in (0, -5))
+    assert low[0] > plain[0] + 0.03
+    assert sum(corrupted(sweep(-5, seed)) > corrupted(sweep(0, seed)) for seed in range(12)) >= 8
     assert low[1] < plain[1] - 0.08
-    assert low[0] - plain[0] > low[1] - plain[1] + 0.08
     assert sweep.mean(corrupted, 1) < plain[0] - 0.04
-    light, noise = ([sweep.mean(lambda t, kind=kind: t.over(kind), alpha, 6) for alpha in (0, -5)] for kind in (LIGHT, ("noise",)))
-    assert light[1] > light[0] + 0.03
-    assert noise[1] < noise[0] - 0.03
+    light = [sweep.mean(lambda t: t.over(LIGHT), alpha, 12) for alpha in (0, -5)]
+    assert light[1] > light[0] + 0.06
