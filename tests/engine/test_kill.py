@@ -32,7 +32,7 @@ def assert_tidy(place: Path) -> None:
         assert strange == []
 
 
-@pytest.mark.parametrize("stride", [9, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [15, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_at_every_write(tmp_path, stride, assert_same):
     """The process dies right before or right after it puts a file into place: at each of them, twice in a row."""
     statuses = run(tmp_path, "writes", str(stride))

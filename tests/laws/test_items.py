@@ -32,9 +32,9 @@ def cases():
                 yield pytest.param(law, item, id=f"{law.__name__}-{item.spec()}", marks=marks)
 
 
-COSTLY = {"carlini_wagner", "ead", "hop_skip_jump", "spsa"}  # attacks of many hundred passes
-DEAR = {"apgd", "autoattack", "fab", "fmn", "square", "strongest"}  # among the fast tests in one norm only
-SLOW = {(laws.builds, "resnet18"), (laws.builds, "resnet56"), (laws.builds, "resnet44")}
+COSTLY = {"carlini_wagner", "ead", "fab", "hop_skip_jump", "spsa"}  # attacks of many hundred passes
+DEAR = {"apgd", "autoattack", "fmn", "square", "strongest"}  # among the fast tests in one norm only
+SLOW = {(laws.builds, "resnet18"), (laws.builds, "resnet56"), (laws.builds, "resnet44"), (laws.hardening_keeps_its_argument, "adversarial")}
 
 
 @pytest.mark.parametrize(("law", "item"), list(cases()))
