@@ -16,6 +16,7 @@ import numpy as np
 
 from brinell.core.dataset import Dataset, class_names, whole_numbers
 from brinell.core.errors import DataError, SampleError
+from brinell.core.interrupt import interruptible
 from brinell.core.place import place_of
 from brinell.data.contents import digest_of
 from brinell.data.images import Decoding, Images
@@ -143,7 +144,8 @@ def _ask(file: str, query: str, values: list[Any], how: Literal["fetchall", "fet
     import duckdb
 
     try:
-        return getattr(_database(os.getpid()).cursor().execute(query, values), how)()
+        with interruptible():
+            return getattr(_database(os.getpid()).cursor().execute(query, values), how)()
     except duckdb.Error as error:
         if isinstance(error, duckdb.FatalException | duckdb.InternalException):
             _database.cache_clear()  # a damaged file can bring the whole database down; the next file gets a new one

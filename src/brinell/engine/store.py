@@ -35,6 +35,7 @@ import torch
 from torch import Tensor
 
 from brinell.core.errors import StoreError
+from brinell.core.interrupt import interruptible
 from brinell.core.measurement import COLUMNS
 from brinell.core.place import place_of
 
@@ -177,7 +178,7 @@ class Store:
     ) -> None:
         """Dicts as one Parquet file, missing answers as NULL; `beside` are the digests of files that belong to it, by path."""
         select = ", ".join(f'unnest(${i + 1})::{TYPES.get(c, "VARCHAR")} AS "{c}"' for i, c in enumerate(columns))
-        with self._new(path) as place:
+        with self._new(path) as place, interruptible():
             self.duckdb.execute(
                 f"COPY (SELECT {select}) TO '{_quoted(place)}' ({_signed(_rows_digest(rows, columns), beside)})",
                 [[row[c] for row in rows] for c in columns],
@@ -203,7 +204,7 @@ class Store:
         """Arrays of one length as one Parquet file; its digest is returned."""
         table = {name: np.ascontiguousarray(value) for name, value in columns.items()}
         digest = _columns_digest(table)
-        with self._new(path) as place:
+        with self._new(path) as place, interruptible():
             self.duckdb.register("columns_to_write", table)
             try:
                 self.duckdb.execute(f"COPY (SELECT * FROM columns_to_write) TO '{_quoted(place)}' ({_signed(digest)})")
@@ -254,7 +255,8 @@ class Store:
 
         place = self.root / path
         try:
-            return read(self.duckdb.execute(f"SELECT * FROM {function}('{_quoted(place)}')"))
+            with interruptible():
+                return read(self.duckdb.execute(f"SELECT * FROM {function}('{_quoted(place)}')"))
         except (duckdb.Error, ValueError, TypeError, KeyError) as error:
             if not place.exists():
                 raise StoreError(f"{place} is missing; run again to measure its cell") from error

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from brinell.core.errors import SpecError, StoreError
+from brinell.core.interrupt import interruptible
 from brinell.core.lab import Table
 from brinell.core.measurement import COLUMNS
 from brinell.core.place import written_to
@@ -72,7 +73,7 @@ def _parquet(rows: list[dict[str, Any]], place: Path) -> None:
     types = {column: _TYPES.get(column, "VARCHAR") for column in COLUMNS}
     select = ", ".join(f'unnest(${at}::{types[column]}[]) AS "{column}"' for at, column in enumerate(COLUMNS, 1))
     target = str(place).replace("'", "''")
-    with duckdb.connect(":memory:") as connection:
+    with interruptible(), duckdb.connect(":memory:") as connection:
         try:
             connection.execute(
                 f"COPY (SELECT {select}) TO '{target}' (FORMAT parquet)", [[row[column] for row in rows] for column in COLUMNS]
