@@ -10,8 +10,8 @@
     summary.parquet, findings.json  read off the finished cells
 
 There is no server and no lock. Two runs that write the same file write the same content. Every file holds a digest of its own
-content (JSON under `digest`, Parquet and safetensors in their metadata), and readings also those of the files beside them; a file
-with wrong content is found by it and named (`check`, `engine.integrity`).
+content (JSON under `digest`, Parquet and safetensors in their metadata), and readings also those of the files beside them, with a seal
+over all these; a file with wrong content is found by it and named (`check`, `engine.integrity`).
 """
 
 from __future__ import annotations
