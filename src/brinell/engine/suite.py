@@ -37,7 +37,7 @@ def suite(name: str, data: Dataset) -> Suite:
     quick: 512 samples; noise control, five corruptions at severities 1, 3 and 5, FGSM and PGD-20 at Linf 2/255 and 8/255.
     standard: 2,000 samples; noise control, every graded corruption at every severity, FGSM and the strongest attack there is at Linf
     2/255, 4/255 and 8/255 and L2 0.25 and 0.5, and the certifier in each of these balls; the strongest attack at Linf 4/255 is itself tried
-    out on some 40 samples (twice its budget, no bounds, planted examples; 10,000 random points on some 16), for about 1 in 36 of all passes.
+    out on some 40 samples (twice its budget, no bounds, planted examples; 10,000 random points on some 16), for 1 in 36 of all passes.
     full: all samples and all items that need no choice: every attack with a budget in every norm, over budgets; every minimum-norm
     attack once in each norm it has; grids of shifts and rotations.
 
